@@ -1,0 +1,75 @@
+"""What a dataset is: an ordered list of ids, and one `Sample` per id, already at the size asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+ObjectRule = Literal["largest", "grown"]
+SPLITS = ("train", "val", "test")
+
+
+def _no_boxes() -> NDArray[np.float32]:
+    return np.zeros((0, 4), np.float32)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its annotations, before masking and collation.
+
+    Attributes:
+        id: Stable and qualified, `dataset/split/name`.
+        image: H x W x 3 uint8 RGB.
+        captions: All captions of the image; empty where the dataset has none.
+        boxes: N x 4 float32, x0 y0 x1 y1 in pixels of `image`.
+        segments: N x H x W bool, one instance mask per box, or None.
+        segmentation: H x W uint8 class ids, 255 = unknown, or None.
+        mask: H x W uint8 in {0, 1}, 1 = hole: the user's own mask, or None.
+    """
+
+    id: str
+    image: NDArray[np.uint8]
+    captions: tuple[str, ...] = ()
+    boxes: NDArray[np.float32] = field(default_factory=_no_boxes)
+    segments: NDArray[np.bool_] | None = None
+    segmentation: NDArray[np.uint8] | None = None
+    mask: NDArray[np.uint8] | None = None
+
+
+class Dataset(Protocol):
+    """An image dataset of the zoo.
+
+    Attributes:
+        name: The short name; the first part of every id.
+        provides: Which of `zoo.batch.KEYS` it can fill, `image` always.
+        object_rule: How `object` masks choose: the `largest` qualifying box, or a keyed one with `grown` margins.
+        classes: Names of the segmentation classes, index = class id; empty where there are none.
+        licence: Under which terms the images may be used, one line.
+    """
+
+    name: ClassVar[str]
+    object_rule: ClassVar[ObjectRule]
+    licence: ClassVar[str]
+
+    @property
+    def provides(self) -> frozenset[str]: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> Sample:
+        """The sample at a position, resized and cropped to the dataset's size.
+
+        Raises:
+            DataError: The image or its annotation cannot be read; the message names the file.
+        """
+        ...

@@ -1,0 +1,108 @@
+"""The methods by name. A dotted path (`package.module.Class`) works wherever a name does, without registration."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UsageError, WeightsError, unknown_name
+from zoo.resources import resource
+
+if TYPE_CHECKING:
+    from zoo.module import InpaintingModule
+
+MODELS = {
+    "deepfill": "zoo.models.deepfill.DeepFill",
+}
+CONTROLS = {
+    "truth": "zoo.models.controls.Truth",
+    "mean": "zoo.models.controls.Mean",
+    "telea": "zoo.models.controls.Telea",
+}
+
+
+def names() -> list[str]:
+    """The short names of the methods; the controls are in `CONTROLS`."""
+    return list(MODELS)
+
+
+def class_path(name: str) -> str:
+    """The dotted path of a short name; a dotted path is its own.
+
+    Raises:
+        UsageError: No method has that name.
+    """
+    if "." in name:
+        return name.replace(":", ".")
+    known = MODELS | CONTROLS
+    if name not in known:
+        raise unknown_name("model", name, list(known))
+    return known[name]
+
+
+def resolve(name: str) -> type[InpaintingModule]:
+    """The class of a short name or a dotted path.
+
+    Raises:
+        UsageError: No such name, no such module, or a class that is no `InpaintingModule`.
+    """
+    from zoo.module import InpaintingModule
+
+    path = class_path(name)
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        remedy = "give it as package.module.Class; its folder must be importable (run from there, or set PYTHONPATH)"
+        raise UsageError(f"cannot import '{path}': {error}", remedy=remedy) from error
+    if not (isinstance(found, type) and issubclass(found, InpaintingModule)):
+        raise UsageError(f"'{path}' is not a method", remedy="derive it from zoo.module.InpaintingModule")
+    return found
+
+
+def recipe(name: str, preset: str) -> dict[str, Any]:
+    """The recipe of a preset (`configs/model/<name>/<preset>.yaml`) as plain dicts and lists."""
+    from omegaconf import OmegaConf
+
+    if name not in MODELS:
+        raise unknown_name("model", name, names())
+    content = OmegaConf.to_container(OmegaConf.load(resource(f"configs/model/{name}/{preset}.yaml")), resolve=True)
+    return dict(content)  # type: ignore[arg-type]
+
+
+def build(name: str, preset: str = "nano", **changes: Any) -> InpaintingModule:
+    """An untrained method in the configuration of a preset.
+
+    Args:
+        name: A short name.
+        preset: `nano` or `paper`.
+        **changes: Constructor arguments that differ from the preset's.
+    """
+    return resolve(name)(**{**recipe(name, preset)["model"]["init_args"], **changes})
+
+
+def load(name: str, preset: str = "nano", weights: str | Path | None = None, device: str = "cpu") -> InpaintingModule:
+    """A trained method in evaluation mode.
+
+    Args:
+        name: A short name (`deepfill`), a control (`telea`) or a dotted path.
+        preset: Which weights: `nano` ships with the package, `paper` comes from a run or a pull.
+        weights: A safetensors file of your own instead.
+        device: Where to put it.
+
+    Raises:
+        WeightsError: No weights of that preset are here; the message says how to get them.
+    """
+    from zoo.weights import find_weights, load_weights
+
+    cls = resolve(name)
+    if not cls.trainable:
+        return cls(size=64).to(device).eval()
+    path = Path(weights) if weights is not None else find_weights(name, preset)
+    if path is None:
+        raise WeightsError(
+            f"no '{preset}' weights of '{name}' are here",
+            remedy=f"train them (zoo fit --model {name} --preset {preset}), or give a file (weights=PATH)",
+        )
+    return load_weights(path, expect=class_path(name)).to(device).eval()

@@ -1,0 +1,291 @@
+"""The LightningModule that every method is: one way to complete an image, one way to take a step.
+
+A method writes `inpaint` (the raw prediction), `optimizers_by_name` and `training_step`. Hiding the hole, padding,
+compositing, iterations, clipping, accumulation, validation and what a checkpoint holds are here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from zoo.batch import UNKNOWN_CLASS, Batch, check_batch
+from zoo.compose import composite, hide, pad_to_multiple, to_uint8, unpad
+from zoo.errors import UsageError, WeightsError
+from zoo.keyed import Noise
+
+GUIDES = ("edge", "segmentation")
+
+
+class Completed(NamedTuple):
+    """What a method made of a batch.
+
+    Attributes:
+        raw: The prediction over the whole image, B 3 H W in [0, 1].
+        image: The composite: `raw` in the hole, the input elsewhere, bit-exact; B 3 H W in [0, 1].
+    """
+
+    raw: Tensor
+    image: Tensor
+
+
+def hide_truth(batch: Batch, guidance: Sequence[str] = ()) -> Batch:
+    """A copy of a batch in which nothing derived from hole pixels is left.
+
+    The hole is mid-grey, the segmentation unknown inside it, edges are withheld altogether (blur and hysteresis carry
+    hole content outside it). `edge_mask` and `segmentation_mask` (B 1 H W, 1 = missing) say what is missing.
+
+    Args:
+        batch: A batch under the contract of `zoo.batch`.
+        guidance: Which of "edge" and "segmentation" stay whole, as a user who draws them would give them.
+    """
+    mask = batch["mask"]
+    hidden = Batch(**batch)
+    hidden["image"] = hide(batch["image"], mask)
+    if "edge" in batch:
+        shown = "edge" in guidance
+        hidden["edge"] = batch["edge"] if shown else torch.zeros_like(batch["edge"])
+        hidden["edge_mask"] = torch.zeros_like(mask) if shown else torch.ones_like(mask)
+    if "segmentation" in batch:
+        shown = "segmentation" in guidance
+        classes = batch["segmentation"]
+        hidden["segmentation"] = classes if shown else classes.masked_fill(mask[:, 0] > 0.5, UNKNOWN_CLASS)
+        hidden["segmentation_mask"] = torch.zeros_like(mask) if shown else mask
+    return hidden
+
+
+def pad_batch(batch: Batch, multiple: int) -> Batch:
+    """Pads every map of a batch right and bottom to a multiple, the image by reflection (see `pad_to_multiple`)."""
+    padded = Batch(**batch)
+    for name in ("image", "mask", "edge", "edge_mask", "segmentation_mask"):
+        if name in batch:
+            padded[name] = pad_to_multiple(batch[name], multiple)
+    if "segmentation" in batch:
+        height, width = batch["segmentation"].shape[-2:]
+        edges = (0, -width % multiple, 0, -height % multiple)
+        padded["segmentation"] = F.pad(batch["segmentation"], edges, value=UNKNOWN_CLASS)
+    return padded
+
+
+class InpaintingModule(LightningModule):
+    """Base of all methods.
+
+    Args:
+        size: The native image size of the preset, in pixels.
+        multiple: What height and width must be a multiple of; other sizes are padded.
+        stage: The training stage, one of `stages`; the first where empty.
+        clip_norm: Gradients of each optimizer are clipped to this norm; 0 switches it off.
+        accumulate: Batches per optimizer step.
+
+    Attributes:
+        needs: Keys of the batch the method cannot do without; checked against the data before any work.
+        stages: Names of the training stages, in order.
+        training_only: Submodules that completing an image does without; left out of exported weights.
+        frozen: Submodules that are never trained; left out of checkpoints and exported weights.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
+    stages: ClassVar[tuple[str, ...]] = ("inpaint",)
+    training_only: ClassVar[tuple[str, ...]] = ()
+    frozen: ClassVar[tuple[str, ...]] = ()
+    trainable: ClassVar[bool] = True
+
+    def __init__(
+        self, *, size: int, multiple: int = 8, stage: str = "", clip_norm: float = 0.0, accumulate: int = 1
+    ) -> None:
+        super().__init__()
+        if stage and stage not in self.stages:
+            raise UsageError(f"{type(self).__name__} has no stage '{stage}'", remedy=f"one of {', '.join(self.stages)}")
+        if accumulate < 1:
+            raise UsageError(f"accumulate must be at least 1, got {accumulate}")
+        self.size, self.multiple = size, multiple
+        self.stage = stage or self.stages[0]
+        self.clip_norm, self.accumulate = clip_norm, accumulate
+        self.automatic_optimization = False
+        self._backwards: dict[str, int] = {}
+
+    # --- completing an image ---------------------------------------------------------------------------------------
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        """The raw prediction, B 3 H W in [0, 1]; the one thing a method must write.
+
+        Args:
+            batch: The hole is mid-grey, H and W are multiples of `self.multiple`.
+            noise: One generator per sample; a deterministic method ignores it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define inpaint(batch, noise)")
+
+    @torch.no_grad()
+    def complete(self, batch: Batch, seed: int = 0, guidance: Sequence[str] = ()) -> Completed:
+        """Completes the holes of a batch: hide, pad, inpaint, unpad, composite.
+
+        Args:
+            batch: A batch under the contract of `zoo.batch`, on this module's device. What lies in the hole of `image`
+                is not looked at; it may be NaN.
+            seed: Another seed gives another completion, where the method draws noise.
+            guidance: Which of "edge" and "segmentation" to show whole instead of hidden.
+
+        Raises:
+            DataError: The batch breaks the contract.
+        """
+        check_batch(batch, self.needs)
+        was_training = self.training
+        self.eval()
+        try:
+            hidden = pad_batch(hide_truth(batch, guidance), self.multiple)
+            raw = self.inpaint(hidden, Noise(batch["id"], seed)).float()
+        finally:
+            self.train(was_training)
+        raw = unpad(raw, *batch["image"].shape[-2:]).clamp(0.0, 1.0)
+        return Completed(raw, composite(raw, batch["image"], batch["mask"]))
+
+    # --- taking a step ---------------------------------------------------------------------------------------------
+
+    def optimizers_by_name(self) -> dict[str, Optimizer]:
+        """The optimizers of `self.stage`; the first leads: its steps are the iterations that `max_steps` counts."""
+        raise NotImplementedError(f"{type(self).__name__} must define optimizers_by_name()")
+
+    def schedulers_by_name(self) -> dict[str, torch.optim.lr_scheduler.LRScheduler]:
+        """Learning-rate schedulers by the name of their optimizer, stepped after it. Optimizers: `self.by_name`."""
+        return {}
+
+    def configure_optimizers(self) -> Any:
+        self.by_name = self.optimizers_by_name()
+        self._schedulers = self.schedulers_by_name()
+        return list(self.by_name.values()), list(self._schedulers.values())
+
+    @property
+    def iteration(self) -> int:
+        """How many steps the leading optimizer has taken."""
+        return int(self.trainer.global_step)
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[Callable[[Tensor], None]]:
+        """One network's turn: only the parameters of its optimizer require gradients inside.
+
+        Yields a function that takes the loss: backward, and at every `accumulate`-th call clip, step and zero. Written
+        once here because Lightning leaves all of it to the module when there are two optimizers.
+
+        Args:
+            name: A key of `optimizers_by_name`.
+        """
+        if self.trainer is None or name not in self.by_name:
+            raise UsageError(f"no optimizer '{name}'", remedy=f"one of {', '.join(self.by_name)}")
+        mine = {id(p) for p in _parameters(self.by_name[name])}
+        others = [p for o in self.by_name.values() for p in _parameters(o) if id(p) not in mine and p.requires_grad]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield lambda loss: self._minimize(name, loss)
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+    def _minimize(self, name: str, loss: Tensor) -> None:
+        self.manual_backward(loss / self.accumulate)
+        self._backwards[name] = self._backwards.get(name, 0) + 1
+        if self._backwards[name] % self.accumulate:
+            return
+        index = list(self.by_name).index(name)
+        wrapped = self.optimizers()
+        optimizer = wrapped[index] if isinstance(wrapped, list) else wrapped
+        if index > 0:
+            # Lightning counts every optimizer's step in `global_step`, so that max_steps=10 would stop after five
+            # batches of a GAN. These two hooks are how it counts: only the leading optimizer keeps them.
+            optimizer._on_before_step = _nothing
+            optimizer._on_after_step = _nothing
+        optimizer.step()
+        optimizer.zero_grad()
+        if name in self._schedulers:
+            self._schedulers[name].step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips here and not in the step: under fp16 gradients are unscaled just before this hook."""
+        if self.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(_parameters(optimizer), self.clip_norm)
+
+    def log_terms(self, split: str, terms: Mapping[str, Tensor | float]) -> None:
+        """Logs the terms of a loss as `split/name`."""
+        values = {f"{split}/{name}": torch.as_tensor(value).detach() for name, value in terms.items()}
+        self.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
+
+    # --- validation ------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        completed = self.complete(batch)
+        return {"id": batch["id"], "image": to_uint8(completed.image)}
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        from zoo.metrics import per_image  # torchmetrics takes seconds to import; completing an image needs none of it
+
+        completed = self.complete(batch)
+        image, truth = to_uint8(completed.image), to_uint8(batch["image"])
+        values = {k: v.float() for k, v in per_image(image, truth, batch["mask"], completed.raw).items()}
+        judge = getattr(getattr(self.trainer, "datamodule", None), "judge", None)
+        if judge is not None:
+            values |= {k: torch.tensor(v, device=self.device).float() for k, v in judge(batch, image).items()}
+        for name, value in values.items():
+            known = value[~value.isnan()]
+            if known.numel():
+                # Lightning weighs batches by batch_size, so the epoch's value is the mean over images.
+                self.log(f"{split}/{name}", known.mean(), on_epoch=True, batch_size=known.numel(), sync_dist=True)
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not _within(k, self.frozen)}
+        checkpoint["backwards"] = dict(self._backwards)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._backwards = dict(checkpoint.get("backwards", {}))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, but tensors of `frozen` submodules may be absent.
+
+        Raises:
+            WeightsError: With `strict`, any other tensor is missing, unexpected or of another shape.
+        """
+        try:
+            result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:  # torch reports shapes that differ this way
+            raise WeightsError(f"the tensors do not fit {type(self).__name__}: {error}") from error
+        missing = [k for k in result.missing_keys if not _within(k, self.frozen)]
+        if strict and (missing or result.unexpected_keys):
+            found = f"{len(missing)} missing ({', '.join(missing[:3])}), {len(result.unexpected_keys)} unexpected"
+            more = ", ".join(result.unexpected_keys[:3])
+            raise WeightsError(
+                f"the tensors do not fit {type(self).__name__}: {found} ({more})",
+                remedy="these weights are of another method or another configuration",
+            )
+        return result
+
+    def exported_state(self) -> dict[str, Tensor]:
+        """The tensors that completing an image needs: neither `training_only` nor `frozen` submodules."""
+        left_out = (*self.training_only, *self.frozen)
+        return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if not _within(k, left_out)}
+
+
+def _within(name: str, modules: Sequence[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _nothing() -> None:
+    """Takes the place of Lightning's step counter."""
