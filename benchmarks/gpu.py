@@ -1,0 +1,113 @@
+"""What needs a GPU, in one call: `python -m benchmarks.gpu --out FOLDER [--dry-run]`.
+
+For each method: its `paper` preset trains 50 steps at the paper's size and batch in bf16-mixed (images per second, peak
+memory, all weights finite), its `nano` preset fits `shapes`, and `zoo benchmark` runs in bf16-mixed. Results go to
+FOLDER/gpu.json. `--dry-run` does the same on the CPU with two steps of two images at 64 pixels: it shows that the
+command runs, and its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from zoo.data.module import InpaintingData
+from zoo.models import build, recipe
+
+METHODS = ("deepfill",)
+
+
+def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains some steps of a preset on `shapes` drawn at the preset's size.
+
+    Args:
+        name: A short name of a method.
+        preset: `paper` or `nano`.
+        settings: `steps`, `batch_size`, `size`, `accelerator`, `precision`; None takes the recipe's.
+    """
+    seed_everything(0, verbose=False)
+    data = {**recipe(name, preset)["data"], "name": "shapes", "root": None, "train_mask": "freeform,object,center"}
+    data |= {k: settings[k] for k in ("batch_size", "size") if settings[k] is not None}
+    changes = {"size": settings["size"]} if settings["size"] is not None else {}
+    module = build(name, preset, **changes)
+    trainer = Trainer(
+        accelerator=settings["accelerator"], devices=1, precision=settings["precision"], max_steps=settings["steps"],
+        limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    clock = StepClock()
+    trainer.callbacks.append(clock)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trainer.fit(module, InpaintingData(**data))
+    peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    return {
+        "method": name, "preset": preset, "size": data["size"], "batch_size": data["batch_size"],
+        "precision": settings["precision"], "steps": trainer.global_step,
+        "images_per_second": clock.images_per_second(data["batch_size"]), "peak_mb": peak,
+        "finite": all(bool(p.isfinite().all()) for p in module.parameters()),
+    }  # fmt: skip
+
+
+class StepClock(Callback):
+    """Times the steps after the first fifth, when kernels are chosen and memory is warm."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+    def images_per_second(self, batch_size: int) -> float:
+        times = self.times[len(self.times) // 5 :]
+        return batch_size * (len(times) - 1) / max(times[-1] - times[0], 1e-9)
+
+
+def benchmark(out: Path, accelerator: str, precision: str, limit: int) -> dict[str, Any]:
+    """`zoo benchmark` as typed, in a process of its own."""
+    command = [
+        "benchmark", "--accelerator", accelerator, "--precision", precision, "--limit", str(limit),
+        "--out", str(out / "benchmark"), "--json",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "zoo", *command], capture_output=True, text=True, check=False)
+    result = {"command": "zoo " + " ".join(command), "exit": done.returncode, "seconds": time.perf_counter() - start}
+    return {**result, "summary": json.loads(done.stdout) if done.returncode == 0 else done.stderr[-2000:]}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--dry-run", action="store_true", help="on the CPU, tiny, to see that it runs")
+    arguments = parser.parse_args(argv)
+    if not arguments.dry_run and not torch.cuda.is_available():
+        print("no CUDA device is here; --dry-run runs on the CPU", file=sys.stderr)
+        return 2
+    tiny = {"steps": 2, "batch_size": 2, "size": 64, "accelerator": "cpu", "precision": "bf16-mixed"}
+    full = {"steps": 50, "batch_size": None, "size": None, "accelerator": "gpu", "precision": "bf16-mixed"}
+    settings = tiny if arguments.dry_run else full
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {
+        "device": "cpu (dry run: the figures mean nothing)" if arguments.dry_run else torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "fit": [train(name, preset, settings) for name in METHODS for preset in ("paper", "nano")],
+        "benchmark": benchmark(arguments.out, settings["accelerator"], "bf16-mixed", 4 if arguments.dry_run else 512),
+    }
+    (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+    failed = results["benchmark"]["exit"] != 0 or not all(row["finite"] for row in results["fit"])
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""The benchmark: a plan, a loop over a fixed work list, a store of rows, a summary and a report.
+
+What changes a number belongs to the plan and to its hash (data, masks, weights, seed, batch size, precision, device
+kind, threads); what changes none is an argument of `run` (processes, workers, shards). One plan is one run folder, and
+the same plan again does only what is missing.
+
+    plan = make_plan("shapes", "object", ["deepfill", "telea"], limit=64)
+    result = run(plan, progress=None)            # RunResult(folder, rows, failed, expected)
+    summary = summarize(result.folder)
+    render_table(summary, width=100)             # text for a terminal
+    write_report(result.folder)                  # table.md, table.csv, summary.json, strip.png, index.html
+
+Importing this package imports neither torch nor Lightning; using a name imports what the name needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.benchmark.plan import MethodPlan as MethodPlan
+    from zoo.benchmark.plan import Plan as Plan
+    from zoo.benchmark.planning import load_suite as load_suite
+    from zoo.benchmark.planning import make_plan as make_plan
+    from zoo.benchmark.planning import suites as suites
+    from zoo.benchmark.report import render_table as render_table
+    from zoo.benchmark.report import write_report as write_report
+    from zoo.benchmark.run import RunResult as RunResult
+    from zoo.benchmark.run import run as run
+    from zoo.benchmark.summarize import Summary as Summary
+    from zoo.benchmark.summarize import summarize as summarize
+    from zoo.benchmark.summarize import to_json as to_json
+
+# make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None, weights: Mapping[str, str|Path] = {},
+#           *, settings: Mapping[str, Mapping[str, Any]] = {}, preset=None, limit=None, size=None, seed=0, mask_seed=0,
+#           guidance=(), data_root=None, data_options: Mapping[str, Any] = {}, split="test", manifest: Path | None = None,
+#           batch_size=16, precision="32-true", accelerator="cpu"|"gpu"|"auto", threads=1) -> Plan
+#     settings: {"ecdm": {"steps": 50}}, constructor arguments changed (--set). data_options: mask_root, ... of `folder`.
+#     models: names, dotted paths, "cma@label=PATH"; None = every method that the data serves, and the controls.
+#     Raises UsageError, DataError, WeightsError, all before any work. plan.left_out: {name: why} of methods not named
+#     by the user that cannot run (to be printed). plan.name -> "shapes-object-1a2b3c4d"; plan.hash; plan.methods.
+# run(plan, out: Path | None = None, *, workers=0, devices=1, shard: tuple[int, int] | None = None,  # (0, 4): first of 4
+#     progress: Callable[[int, int, str], None] | None = None) -> RunResult(folder, rows, failed, expected)
+#     out=None -> runs/<plan.name>. Whatever is raised inside (KeyboardInterrupt, a signal handler's exception), rows are
+#     on disk as they are made: the same call goes on. With devices > 1 the caller needs `if __name__ == "__main__"`.
+# suites() -> {name: description};  load_suite(name or path) -> keyword arguments of make_plan
+# summarize(folder) -> Summary;  to_json(summary) -> dict of DESIGN 4;  render_table(summary, width=100) -> str;
+# write_report(folder) -> list[Path]
+
+_HOME = {
+    "MethodPlan": "plan",
+    "Plan": "plan",
+    "load_suite": "planning",
+    "make_plan": "planning",
+    "suites": "planning",
+    "render_table": "report",
+    "write_report": "report",
+    "RunResult": "run",
+    "run": "run",
+    "Summary": "summarize",
+    "summarize": "summarize",
+    "to_json": "summarize",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'zoo.benchmark' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"zoo.benchmark.{_HOME[name]}"), name)

@@ -1,0 +1,322 @@
+"""Making a plan: names become classes, files and hashes, and everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.batch import check_needs
+from zoo.benchmark.plan import MethodPlan, Plan
+from zoo.errors import DataError, UsageError, WeightsError, unknown_name
+from zoo.resources import resource
+from zoo.version import __version__
+
+if TYPE_CHECKING:
+    from zoo.data.base import Dataset
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+GUIDES = ("edge", "segmentation")
+DEFAULT_SIZE = 64  # where no method has a native size: all controls
+
+
+def make_plan(
+    dataset: str = "shapes",
+    mask: str = "object",
+    models: Sequence[str] | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    preset: str | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    mask_seed: int = 0,
+    guidance: Sequence[str] = (),
+    data_root: str | Path | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    split: str = "test",
+    manifest: str | Path | None = None,
+    batch_size: int = 16,
+    precision: str = "32-true",
+    accelerator: str = "cpu",
+    threads: int = 1,
+) -> Plan:
+    """Decides what is to be measured, before any work.
+
+    Args:
+        dataset: A short name or the dotted path of a dataset class.
+        mask: A mask kind, or a mixture of kinds.
+        models: Short names, dotted paths, or `NAME@LABEL=WEIGHTS` for a variant; None is every method whose weights
+            are here and whose guidance the data provides, and the controls.
+        weights: Weights files by name or label, in place of the preset's.
+        settings: Constructor arguments to change, by name or label: `{"ecdm": {"steps": 50}}`.
+        preset: Whose weights; None is `nano` on `shapes`, elsewhere `paper` where it is here and `nano` where not.
+        limit: The first so many images only.
+        size: Image height and width; None is the smallest native size of the methods.
+        seed: Keys the methods' own noise.
+        mask_seed: Keys the masks.
+        guidance: Which of `edge` and `segmentation` to show whole.
+        data_root: The folder of the data.
+        data_options: Further arguments of the dataset (`mask_root` of `folder`).
+        split: `test`, `val` or `train`.
+        manifest: Masks made before (`zoo masks make`).
+        batch_size: Images in a batch; rows of different batch sizes agree to 1e-4 and do not mix.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        accelerator: `cpu`, `gpu`, or `auto` for a GPU where there is one.
+        threads: Threads of each process; more processes (`run(devices=)`) are the way to use more cores.
+
+    Raises:
+        UsageError: An unknown name or option, or guidance that the data does not provide.
+        DataError: The data or the manifest is missing or damaged.
+        WeightsError: Weights are missing, damaged or of another method.
+    """
+    _check_options(guidance, precision, {"batch size": batch_size, "threads": threads, "limit": limit or 1})
+    from zoo.data import open_dataset
+    from zoo.masks import parse_mixture
+
+    parse_mixture(mask)
+    asked = _parse_models(models, dict(weights or {}))
+    chosen, left_out = _choose(asked, preset, dataset, optional=models is None, settings=settings or {})
+    size = size or _native_size(chosen)
+    options = dict(data_options or {})
+    data = open_dataset(dataset, split=split, size=size, root=data_root, count=limit, **options)
+    chosen = _served(chosen, left_out, data, optional=models is None)
+    ids = list(data.ids)
+    if not ids:
+        raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
+    path, sha = _find_manifest(manifest, dataset, split, mask, mask_seed, size, ids)
+    from zoo.metrics import versions
+
+    return Plan(
+        dataset=dataset,
+        split=split,
+        root=None if data_root is None else str(Path(data_root).resolve()),
+        data_options={k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
+        count=len(ids),
+        size=size,
+        ids_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+        mask=mask,
+        mask_seed=mask_seed,
+        manifest_sha256=sha,
+        methods=tuple(chosen),
+        seed=seed,
+        guidance=tuple(sorted(set(guidance))),
+        batch_size=batch_size,
+        precision=precision,
+        accelerator=_device_kind(accelerator, precision),
+        threads=threads,
+        metrics=versions(),
+        version=__version__,
+        manifest=path,
+        left_out=left_out,
+    )
+
+
+def _check_options(guidance: Sequence[str], precision: str, numbers: Mapping[str, int]) -> None:
+    for guide in guidance:
+        if guide not in GUIDES:
+            raise unknown_name("guidance", guide, list(GUIDES))
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, list(PRECISIONS))
+    for name, number in numbers.items():
+        if number < 1:
+            raise UsageError(f"{name} must be at least 1, got {number}")
+
+
+def _device_kind(accelerator: str, precision: str) -> str:
+    import torch
+
+    if accelerator not in ("cpu", "gpu", "cuda", "auto"):
+        raise unknown_name("accelerator", accelerator, ["cpu", "gpu", "auto"])
+    there = torch.cuda.is_available()
+    if accelerator in ("gpu", "cuda") and not there:
+        raise UsageError("no GPU is here", remedy="use --accelerator cpu")
+    kind = "cuda" if there and accelerator != "cpu" else "cpu"
+    if kind == "cpu" and precision == "16-mixed":
+        raise UsageError("16-mixed needs a GPU", remedy="use --precision bf16-mixed or 32-true")
+    return kind
+
+
+# --- methods -----------------------------------------------------------------------------------------------------------
+
+
+def _parse_models(models: Sequence[str] | None, weights: dict[str, str | Path]) -> dict[str, tuple[str, str]]:
+    """The name and the weights file ("" for the preset's) by label, in order."""
+    from zoo.models import CONTROLS, MODELS
+
+    asked: dict[str, tuple[str, str]] = {}
+    for entry in [*MODELS, *CONTROLS] if models is None else models:
+        label, _, path = entry.partition("=")
+        name, at, variant = label.partition("@")
+        if not name or (at and not variant) or ("=" in entry and not path):
+            raise UsageError(f"'{entry}' is not NAME or NAME@LABEL=WEIGHTS")
+        if label in asked:
+            raise UsageError(f"'{label}' is there twice", remedy=f"give variants labels: {name}@LABEL=WEIGHTS")
+        asked[label] = (name, path or str(weights.pop(label, "")))
+    if not asked:
+        raise UsageError("no method is named", remedy="--models deepfill,telea")
+    for name in weights:
+        if name not in asked:
+            raise UsageError(f"weights are given for '{name}', which is not compared", remedy="add it to --models")
+    return asked
+
+
+def _choose(
+    asked: Mapping[str, tuple[str, str]],
+    preset: str | None,
+    dataset: str,
+    *,
+    optional: bool,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[MethodPlan], dict[str, str]]:
+    """Plans for the methods asked for; those without weights are left out where the user did not name them."""
+    chosen, left_out = [], {}
+    for label, (name, path) in asked.items():
+        changes = {**settings.get(name, {}), **settings.get(label, {})}
+        if label != name and not path and label not in settings:
+            raise UsageError(f"'{label}' is the same as '{name}'", remedy=f"give it weights: {label}=FILE")
+        try:
+            chosen.append(_method(label, name, path, preset, dataset, changes))
+        except WeightsError as error:
+            if not optional or path or preset is not None:
+                raise
+            left_out[label] = error.what
+    unused = sorted(set(settings) - asked.keys() - {name for name, _ in asked.values()})
+    if unused:
+        raise UsageError(f"settings are given for '{unused[0]}', which is not compared", remedy="add it to --models")
+    return chosen, left_out
+
+
+def _method(
+    label: str, name: str, path: str, preset: str | None, dataset: str, changes: dict[str, Any]
+) -> MethodPlan:
+    from zoo.models import class_path, resolve
+    from zoo.weights import find_weights, read_header, sha256
+
+    cls = resolve(name)
+    known = sorted(set(inspect.signature(cls.__init__).parameters) - {"self"})
+    for setting in changes:
+        if setting not in known:
+            raise unknown_name(f"setting of '{name}'", setting, known)
+    if not cls.trainable:
+        if path:
+            raise UsageError(f"'{name}' takes no weights", where=path)
+        return MethodPlan(label, name, class_path(name), settings=changes)
+    found = Path(path) if path else None
+    for choice in (preset,) if preset else ("nano",) if dataset == "shapes" else ("paper", "nano"):
+        found = found or find_weights(name, choice)
+    if found is None:
+        wanted = preset or "nano"
+        remedy = f"train them (zoo fit --model {name} --preset {wanted}), or give a file (--weights {name}=FILE)"
+        raise WeightsError(f"no '{wanted}' weights of '{name}' are here", remedy=remedy)
+    header = read_header(found)
+    if header.class_path != class_path(name) and resolve(header.class_path) is not cls:
+        remedy = f"name the method they belong to ({header.method})"
+        raise WeightsError(f"these weights are of '{header.method}', not of '{name}'", str(found), remedy)
+    trained_on = header.provenance.get("data", "")
+    if isinstance(trained_on, Mapping):
+        trained_on = trained_on.get("name", "")
+    return MethodPlan(
+        label, name, class_path(name), header.preset, str(trained_on), sha256(found), changes, str(found.resolve())
+    )
+
+
+def _native_size(methods: Sequence[MethodPlan]) -> int:
+    from zoo.weights import read_header
+
+    sizes = [{**read_header(m.weights).config, **m.settings}.get("size") for m in methods if m.weights]
+    return min((int(size) for size in sizes if size), default=DEFAULT_SIZE)
+
+
+def _served(
+    methods: Sequence[MethodPlan], left_out: dict[str, str], data: Dataset, *, optional: bool
+) -> list[MethodPlan]:
+    """The methods whose guidance the data provides (edges can be had from any image)."""
+    from zoo.models import resolve
+
+    served = []
+    for method in methods:
+        try:
+            check_needs(resolve(method.name).needs, data.provides | {"edge"}, method.label, data.name)
+        except UsageError as error:
+            if not optional:
+                raise
+            left_out[method.label] = error.what
+        else:
+            served.append(method)
+    return served
+
+
+# --- masks -------------------------------------------------------------------------------------------------------------
+
+
+def _find_manifest(
+    given: str | Path | None, dataset: str, split: str, mask: str, mask_seed: int, size: int, ids: Sequence[str]
+) -> tuple[str, str]:
+    """The path and the hash of the manifest to read masks from; ("", "") where the run draws them."""
+    from zoo.benchmark.masks import covers
+    from zoo.weights import sha256
+
+    if given is not None:
+        path = Path(given)
+        missing = covers(path, ids, mask, mask_seed, size)
+        if missing:
+            remedy = "make one for this data, mask, seed and size (zoo masks make)"
+            raise DataError(f"the manifest does not fit the plan: {missing}", str(path), remedy)
+        return str(path.resolve()), sha256(path)
+    try:
+        shipped = resource(f"benchmarks/masks/{dataset}-{split}-{mask}-{size}.jsonl.gz")
+    except UsageError:
+        return "", ""
+    return (str(shipped), sha256(shipped)) if not covers(shipped, ids, mask, mask_seed, size) else ("", "")
+
+
+# --- suites ------------------------------------------------------------------------------------------------------------
+
+
+def suites() -> dict[str, str]:
+    """The shipped suites and what each is for."""
+    folder = resource("configs/suite")
+    return {path.stem: str(_read_suite(path).get("description", "")) for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_suite(name: str | Path) -> dict[str, Any]:
+    """The arguments of `make_plan` that a suite stands for.
+
+    Args:
+        name: A shipped suite, or a YAML file whose keys are arguments of `make_plan` (and `description`).
+
+    Raises:
+        UsageError: No such suite, or a key that `make_plan` does not take.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name) not in suites():
+            raise unknown_name("suite", str(name), list(suites()))
+        path = resource(f"configs/suite/{name}.yaml")
+    elif not path.is_file():
+        raise UsageError("no such suite file", where=str(path))
+    arguments = _read_suite(path)
+    arguments.pop("description", None)
+    known = list(inspect.signature(make_plan).parameters)
+    for argument in arguments:
+        if argument not in known:
+            error = unknown_name("suite option", argument, known)
+            raise UsageError(error.what, str(path), error.remedy)
+    return arguments
+
+
+def _read_suite(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except YAMLError as error:
+        raise UsageError(f"not readable as YAML: {error}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise UsageError("a suite is a list of `option: value` lines", where=str(path))
+    return {str(k): v for k, v in content.items()}

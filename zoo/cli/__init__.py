@@ -1,0 +1,1 @@
+"""The command line. `main` is the front door: it imports neither torch nor lightning until a verb needs them."""

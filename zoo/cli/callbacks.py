@@ -1,0 +1,124 @@
+"""What shows how a training run goes: progress on stderr, and the images for the picture at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from zoo.batch import Batch
+from zoo.cli.progress import Meter, figures
+
+SHOWN = ("l1_hole", "colour_fidelity", "shape_fidelity", "psnr")
+
+
+class Samples(Callback):
+    """Keeps the first validation images for the picture at the end, and counts the training images.
+
+    Args:
+        count: How many to keep.
+    """
+
+    def __init__(self, count: int = 8) -> None:
+        self.count = count
+        self.batch: Batch | None = None
+        self.seen = 0
+        self.validated_at = -1
+        self.values: dict[str, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen += len(batch["id"]) * trainer.world_size
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.batch is None and batch_idx == 0:
+            kept = {k: v[: self.count].cpu() if isinstance(v, Tensor) else v[: self.count] for k, v in batch.items()}
+            self.batch = Batch(**kept)  # type: ignore[typeddict-item]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated_at = trainer.global_step
+        self.values = _values(trainer, "val/")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen, "validated_at": self.validated_at, "values": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seen = state_dict["seen"]
+
+
+def shown(values: dict[str, float]) -> dict[str, float]:
+    """The figures worth a line: those of `SHOWN`, or all where there are none of these."""
+    return {name: values[name] for name in SHOWN if name in values} or values
+
+
+def _values(trainer: Trainer, prefix: str) -> dict[str, float]:
+    metrics = trainer.callback_metrics
+    return {k.removeprefix(prefix): float(v) for k, v in sorted(metrics.items()) if k.startswith(prefix)}
+
+
+class FitProgress(Callback):
+    """Step, losses, speed and validation figures on stderr while a method trains.
+
+    Args:
+        stage: The stage that is trained, the first word of every line.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._meter: Meter | None = None
+        self._mark = (0, 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            total = trainer.max_steps if trainer.max_steps > 0 else None
+            self._meter = Meter(self.stage, total).__enter__()
+            self._mark = (trainer.global_step, time.monotonic())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._meter is None:
+            return
+        step, every = trainer.global_step, max(1, trainer.log_every_n_steps)
+        first, start = self._mark
+        if step == trainer.max_steps or (step > first and step % every == 0):
+            rate = (step - first) / max(time.monotonic() - start, 1e-9)
+            self._mark = (step, time.monotonic())
+            left = f"  {_clock((trainer.max_steps - step) / rate)} left" if trainer.max_steps > 0 and rate else ""
+            self._meter.update(step, f"{figures(_values(trainer, 'train/'))}  {rate:.3g} it/s{left}")
+        else:
+            self._meter.update(step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._meter is None or trainer.sanity_checking:
+            return
+        values = figures(shown(_values(trainer, "val/")))
+        self._meter.say(f"{self.stage} {trainer.global_step}  val {values}")
+        self._mark = (trainer.global_step, time.monotonic())  # validation is no part of the training speed
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,173 @@
+"""From what the user types to what LightningCLI reads: short names become recipes and dotted options.
+
+`expand` is a function from argv to argv (it looks only at which recipes and run folders exist):
+`fit --model deepfill --seed 1` becomes
+`fit --config .../deepfill/nano.yaml --preset nano --out runs/deepfill-nano --seed_everything 1 --data.seed 1`.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.cli.parsers import LIGHTNING_VERBS, lightning_parser
+from zoo.errors import UsageError, unknown_name
+from zoo.models import CONTROLS, MODELS
+from zoo.resources import resource
+
+PRESETS = ("nano", "paper")
+NO_RECIPE = "custom"
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """An expanded command line.
+
+    Attributes:
+        argv: The verb, then what LightningCLI reads.
+        notes: What was chosen for the user, one line each, for stderr.
+    """
+
+    argv: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def expand(argv: Sequence[str]) -> list[str]:
+    """The expanded command line of a verb of LightningCLI.
+
+    Args:
+        argv: The verb (`fit`, `validate`, `test`, `predict`), then what the user typed.
+
+    Raises:
+        UsageError: An unknown name or option, or two that contradict each other.
+    """
+    return list(explain(argv).argv)
+
+
+def explain(argv: Sequence[str]) -> Expansion:
+    """As `expand`, with what was chosen for the user."""
+    verb = argv[0]
+    if verb not in LIGHTNING_VERBS:
+        raise unknown_name("verb", verb, list(LIGHTNING_VERBS))
+    known, rest = lightning_parser(verb).parse_known_args(list(argv[1:]))
+    configs = list(known.config)
+    model = _one(known.model, "--model")
+    _check_rest(verb, rest, model)
+    data = _one(known.data, "--data")
+    _check_data(data)
+    run = _resumed_run(known)
+    if not model and not configs:
+        if run is None:
+            raise UsageError(
+                f"zoo {verb} needs a method",
+                remedy=f"zoo {verb} --model NAME, one of {', '.join(MODELS)}, or package.module.Class, or --config FILE",
+            )
+        configs = [str(run / "config.yaml")]
+    head, notes = _model_options(verb, model, known.preset, data)
+    head += [part for config in configs for part in ("--config", config)]
+    out = known.out or (str(run) if run else None)
+    if out is None and model:
+        out = f"runs/{run_name(model, _preset(model, known.preset, data))}"
+    if out is not None:
+        head += ["--out", out]
+    return Expansion((verb, *head, *_plain_options(verb, known, data), *rest), tuple(notes))
+
+
+def run_name(model: str, preset: str) -> str:
+    """The name of a method's run folder: `deepfill-nano`; for a dotted path, the class name."""
+    return f"{model}-{preset}" if model in MODELS else model.replace(":", ".").rsplit(".", 1)[-1].lower()
+
+
+def _preset(model: str, preset: str | None, data: str | None) -> str:
+    if model not in MODELS:
+        return NO_RECIPE
+    return preset or ("nano" if data in (None, "shapes") else "paper")
+
+
+def _model_options(verb: str, model: str | None, preset: str | None, data: str | None) -> tuple[list[str], list[str]]:
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, list(PRESETS))
+    if model is None:
+        if preset is not None:
+            raise UsageError("--preset chooses a recipe, and --config already gives one", remedy="drop one of the two")
+        return [], []
+    if model in CONTROLS:
+        if verb == "fit":
+            raise UsageError(f"'{model}' is a control: it has nothing to train", remedy=f"one of {', '.join(MODELS)}")
+        return ["--model", CONTROLS[model], "--model.size", "64"], []
+    if model not in MODELS:
+        if "." not in model and ":" not in model:
+            raise unknown_name("model", model, [*MODELS, *CONTROLS])
+        if preset is not None:
+            raise UsageError(f"'{model}' has no presets", remedy="give its settings with --model.NAME VALUE or --config")
+        return ["--model", model.replace(":", "."), "--preset", NO_RECIPE], [f"{model}: no recipe, default settings"]
+    chosen = _preset(model, preset, data)
+    recipe = resource(f"configs/model/{model}/{chosen}.yaml")
+    reason = "as asked" if preset else f"{data or 'shapes'} implies it; --preset overrides"
+    options = ["--config", str(recipe), "--preset", chosen]
+    return options, [f"{model}, preset {chosen} ({reason}), data {data or 'shapes'}"]
+
+
+def _plain_options(verb: str, known: Namespace, data: str | None) -> list[str]:
+    options: list[str] = []
+    if data is not None:
+        options += ["--data.name", data]
+    if known.mask is not None:
+        options += ["--data.train_mask" if verb == "fit" else "--data.mask", known.mask]
+    if known.size is not None:
+        options += ["--data.size", str(known.size), "--model.size", str(known.size)]
+    if known.seed is not None:
+        options += ["--seed_everything", str(known.seed), "--data.seed", str(known.seed)]
+    for name in ("ema", "save_every", "stage", "resume", "weights"):
+        value = getattr(known, name, None)
+        if value is not None:
+            options += [f"--{name}", str(value)]
+    return options
+
+
+def _one(values: list[str], option: str) -> str | None:
+    if len(values) > 1:
+        raise UsageError(
+            f"{option} is given {len(values)} times: {', '.join(values)}",
+            remedy="give it once; to compare methods: zoo benchmark --models A,B",
+        )
+    return values[0] if values else None
+
+
+def _check_data(data: str | None) -> None:
+    from zoo.data import DATASETS
+
+    if data is not None and data not in DATASETS and "." not in data and ":" not in data:
+        raise unknown_name("dataset", data, list(DATASETS))
+
+
+def _resumed_run(known: Namespace) -> Path | None:
+    """The run folder that `--resume` names, where it holds the configuration it was made with."""
+    if known.resume is None:
+        return None
+    if known.resume == "auto":
+        candidates = [Path(known.out)] if known.out else []
+    else:
+        path = Path(known.resume)
+        candidates = [path, *list(path.parents)[:3]]
+    return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
+
+
+def _check_rest(verb: str, rest: Sequence[str], model: str | None) -> None:
+    """Refuses what neither the short options nor LightningCLI know, before anything heavy is imported."""
+    from zoo.cli.signatures import check_dotted
+
+    index = 0
+    while index < len(rest):
+        option, _, value = rest[index].partition("=")
+        if not option.startswith("--"):
+            raise UsageError(f"unexpected argument '{rest[index]}'", remedy=f"see zoo {verb} --help")
+        index += 1
+        if "=" not in rest[index - 1]:
+            start = index
+            while index < len(rest) and not rest[index].startswith("--"):
+                index += 1
+            value = " ".join(rest[start:index])
+        check_dotted(verb, option, value, model)

@@ -1,0 +1,217 @@
+"""`zoo fit`: one Trainer.fit per stage into RUN/STAGE, finished stages skipped, weights and a picture at the end."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.interrupt import Stopped
+from zoo.errors import EXIT_OK, UsageError, WeightsError, unknown_name
+
+if TYPE_CHECKING:
+    from zoo.cli.lightning import ZooCLI
+    from zoo.module import InpaintingModule
+
+WEIGHTS = "weights.safetensors"
+
+
+def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
+    """Trains the stages of a method that are not finished.
+
+    Args:
+        argv: The expanded command line, the verb first.
+        typed: What the user typed after the verb; the provenance records it, and a child process gets it.
+    """
+    from zoo.cli.lightning import ZooCLI, quiet
+    from zoo.models import resolve
+
+    quiet()
+    cli = ZooCLI(argv[1:])
+    cls = resolve(cli.class_path)
+    if not cls.trainable:
+        raise UsageError(f"'{cli.method}' has nothing to train")
+    stage, run = cli.config.stage, cli.run_folder
+    if stage and stage not in cls.stages:
+        raise unknown_name("stage", stage, list(cls.stages))
+    stages = [stage] if stage else list(cls.stages)
+    todo = [name for name in stages if not (run / name / WEIGHTS).is_file()]
+    for name in stages:
+        if name not in todo:
+            print(f"zoo fit: {name} is finished ({run / name / WEIGHTS}); --out elsewhere trains anew", file=sys.stderr)
+    if len(todo) > 1:
+        return _each_in_a_process(todo, typed)
+    for name in todo:
+        fit_stage(cli, cls, run, name, ["zoo", "fit", *typed])
+    return EXIT_OK
+
+
+def _each_in_a_process(stages: Sequence[str], typed: Sequence[str]) -> int:
+    """One process per stage: under DDP the helper processes repeat the command, which must then mean one fit."""
+    for stage in stages:
+        child = subprocess.Popen([sys.executable, "-m", "zoo", "fit", *typed, "--stage", stage])
+        try:
+            code = child.wait()
+        except (Stopped, KeyboardInterrupt):
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise
+        if code != EXIT_OK:
+            return code
+    return EXIT_OK
+
+
+def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, command: Sequence[str]) -> None:
+    """Trains one stage, then writes its weights, a picture and the last validation's figures.
+
+    Args:
+        cli: The parsed command line.
+        cls: The class of the method.
+        run: The run folder.
+        stage: One of `cls.stages`.
+        command: What was typed, for the provenance and for the advice on how to resume.
+    """
+    from zoo.cli.export import finish
+
+    folder = run / stage
+    checkpoint = find_checkpoint(cli.config.resume or cli.config.ckpt_path, run, stage)
+    _refuse_unfinished(folder, checkpoint, command)
+    if len(cls.stages) > 1:
+        cli.config.model["init_args"]["stage"] = stage
+    changed = _differences(cli, checkpoint)
+    _build(cli, run, stage, changed, f"go on with: {_resume_command(command)}")
+    _check_data(cli)
+    if checkpoint is None:
+        _load_predecessors(cli.model, run, cls.stages[: cls.stages.index(stage)])
+    _train(cli, checkpoint, command)
+    if not cli.trainer.fast_dev_run:
+        finish(cli, folder, stage, command)
+
+
+def _build(cli: ZooCLI, run: Path, stage: str, changed: list[str], advice: str) -> None:
+    from zoo.cli.callbacks import FitProgress, Samples
+    from zoo.cli.checkpoint import CommandLineWins, Ema, RunCheckpoint
+    from zoo.cli.lightning import SaveRunConfig
+
+    settings = cli.config.trainer
+    callbacks: list[Any] = [Samples(), CommandLineWins(changed), SaveRunConfig(cli.parser, cli.config, run)]
+    if cli.config.ema is not None:
+        callbacks.append(Ema(cli.config.ema))
+    if not settings.enable_progress_bar:
+        callbacks.append(FitProgress(stage))
+    if settings.enable_checkpointing is not False and not settings.fast_dev_run:
+        callbacks.append(RunCheckpoint(run / stage / "checkpoints", cli.config.save_every, advice))
+    cli.build(callbacks, run / stage, logger=True)
+
+
+def _check_data(cli: ZooCLI) -> None:
+    from zoo.batch import check_needs
+
+    check_needs(cli.model.needs, cli.datamodule.provides, cli.method, cli.config.data.name)
+
+
+def _train(cli: ZooCLI, checkpoint: Path | None, command: Sequence[str]) -> None:
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+    advice = f"go on with: {_resume_command(command)}"
+    try:
+        path = str(checkpoint) if checkpoint else None
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+    except SIGTERMException as error:  # before the checkpoint callback has the signals
+        raise Stopped(signal.SIGTERM, advice) from error
+    except SystemExit as error:  # Lightning turns an early Ctrl-C into this
+        raise Stopped(signal.SIGINT, advice) from error
+    except MisconfigurationException as error:
+        raise UsageError(str(error), where="trainer") from error
+
+
+def find_checkpoint(resume: str | None, run: Path, stage: str) -> Path | None:
+    """The checkpoint to go on from.
+
+    Args:
+        resume: `auto`, a checkpoint, a run folder, or None.
+        run: The run folder.
+        stage: The stage that is trained.
+
+    Returns:
+        None where nothing is asked for, or where `auto` finds none.
+
+    Raises:
+        WeightsError: The path that is named holds no checkpoint of this stage.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        last = run / stage / "checkpoints" / "last.ckpt"
+        if not last.is_file():
+            print(f"zoo fit: no checkpoint of {stage} in {run}; it starts at step 0", file=sys.stderr)
+            return None
+        return last
+    path = Path(resume)
+    if path.is_dir():
+        found = [path / stage / "checkpoints" / "last.ckpt", path / "checkpoints" / "last.ckpt", path / "last.ckpt"]
+        path = next((file for file in found if file.is_file()), path)
+    if not path.is_file():
+        raise WeightsError("no checkpoint to resume from", where=resume, remedy="--resume RUN, FILE.ckpt or auto")
+    return path
+
+
+def _refuse_unfinished(folder: Path, checkpoint: Path | None, command: Sequence[str]) -> None:
+    if checkpoint is None and (folder / "checkpoints" / "last.ckpt").is_file():
+        raise UsageError(
+            "an unfinished run is here, and starting anew would overwrite it",
+            where=str(folder),
+            remedy=f"go on with: {_resume_command(command)}; or train into another folder with --out",
+        )
+
+
+def _resume_command(command: Sequence[str]) -> str:
+    kept = list(command)
+    if "--resume" in kept:
+        index = kept.index("--resume")
+        del kept[index : index + 2]
+    kept = [word for word in kept if not word.startswith("--resume=")]
+    return shlex.join([*kept, "--resume", "auto"])
+
+
+def _differences(cli: ZooCLI, checkpoint: Path | None) -> list[str]:
+    """Which settings the command line changes against the checkpoint; they are printed, and the command line wins."""
+    if checkpoint is None:
+        return []
+    import torch
+
+    saved = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    arguments = cli.config.model.get("init_args")
+    before, now = saved.get("hyper_parameters", {}), arguments.as_dict() if arguments else {}
+    changed = sorted(name for name in now if name in before and _plain(before[name]) != _plain(now[name]))
+    for name in changed:
+        print(f"zoo fit: {name} was {before[name]}, is now {now[name]} (the command line wins)", file=sys.stderr)
+    print(f"zoo fit: resuming at iteration {saved.get('global_step')} from {checkpoint}", file=sys.stderr)
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str]) -> None:
+    """Takes over, from the weights of the stages before, every tensor that this stage's module has too.
+
+    Raises:
+        WeightsError: A stage before is not finished, or nothing in its weights fits.
+    """
+    from safetensors.torch import load_file
+
+    for stage in stages:
+        path = run / stage / WEIGHTS
+        if not path.is_file():
+            raise WeightsError(f"stage '{stage}' comes first and is not finished", where=str(path))
+        own, state = module.state_dict(), load_file(str(path))
+        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        if not fitting:
+            raise WeightsError(f"nothing in the weights of stage '{stage}' fits", where=str(path))
+        module.load_state_dict({**own, **fitting})

@@ -1,0 +1,175 @@
+"""Reading pictures and masks from files: every kind a camera or a tool writes, or one clear error."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from zoo.errors import DataError, UsageError
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Reads a picture as 8-bit RGB.
+
+    Rotated as its EXIF orientation says. Transparency is laid over white. Palettes, greyscale and CMYK are converted;
+    16-bit levels become round(v / 257). Of an animation the first frame is taken. Colour profiles are ignored.
+
+    Returns:
+        H x W x 3 uint8.
+
+    Raises:
+        DataError: The file is missing, damaged, truncated, no picture, or holds more pixels than Pillow deems safe.
+    """
+    picture = _open(path, "image")
+    if picture.mode in DEEP or picture.mode == "F":
+        grey = _levels(picture, path)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    with _decoding(path, "image"):
+        if picture.has_transparency_data:
+            layer = picture.convert("RGBA")
+            picture = Image.new("RGBA", layer.size, "white")
+            picture.alpha_composite(layer)
+        return np.array(picture.convert("RGB"))
+
+
+def read_mask(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    *,
+    threshold: int | None = None,
+    invert: bool | None = None,
+) -> NDArray[np.uint8]:
+    """Reads a mask file: white (255, or 1) is the hole, black the known part.
+
+    Whether a mask is inverted cannot be known; one whose hole covers all but a part in the middle is refused unless
+    `invert` says which it is. A mask that is all hole, or has none, is taken as it is.
+
+    Args:
+        path: The file: black and white, greyscale, or colour with equal channels.
+        size: Height and width it must have, those of its image; None accepts any.
+        threshold: Levels from this one (1 to 255) upwards are the hole; None accepts black and white only.
+        invert: True where black marks the hole; False where white does, beyond doubt; None checks that it looks so.
+
+    Returns:
+        H x W uint8 in {0, 1}, 1 = hole.
+
+    Raises:
+        DataError: The file cannot be read, has another size than its image, is grey or coloured or transparent, or
+            looks inverted.
+        UsageError: `threshold` is out of range.
+    """
+    if threshold is not None and not 1 <= threshold <= 255:
+        raise UsageError(f"mask_threshold must be from 1 to 255, got {threshold}")
+    levels = _mask_levels(_open(path, "mask"), path)
+    if size is not None and levels.shape != tuple(size):
+        raise DataError(
+            f"the mask is {_size(levels.shape)}, its image {_size(size)} (width x height)",
+            where=str(path),
+            remedy="save the mask at the size of its image; nothing is resized silently",
+        )
+    if threshold is not None:
+        hole = (levels >= threshold).astype(np.uint8)
+    else:
+        hole = _binary(levels, path)
+    if invert:
+        return 1 - hole
+    if invert is None and looks_inverted(hole):
+        raise DataError(
+            f"the mask looks inverted: {hole.mean():.0%} of it is white, with a black part in the middle",
+            where=str(path),
+            remedy="white is the hole; set mask_invert to true where black is, to false where it is meant as it stands",
+        )
+    return hole
+
+
+def looks_inverted(hole: NDArray[np.uint8]) -> bool:
+    """Whether a mask is probably the wrong way round: over 95 % hole, or over half of it with the whole border.
+
+    Args:
+        hole: H x W in {0, 1}. All ones is no inversion but a mask without known pixels.
+    """
+    ratio = float(hole.mean())
+    border = bool(hole[0].all() and hole[-1].all() and hole[:, 0].all() and hole[:, -1].all())
+    return ratio < 1.0 and (ratio > 0.95 or (ratio > 0.5 and border))
+
+
+@contextmanager
+def _decoding(path: str | Path, what: str) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)  # odd metadata of a picture that reads well
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"the {what} has more pixels than is safe to decode", where=str(path), remedy="scale it down first"
+        ) from error
+    except Exception as error:  # decoders raise whatever a damaged file provokes: OSError, SyntaxError, struct.error
+        raise DataError(
+            f"the {what} cannot be read: {error}", where=str(path), remedy="replace or remove this file"
+        ) from error
+
+
+def _open(path: str | Path, what: str) -> Image.Image:
+    if not Path(path).is_file():
+        raise DataError(f"there is no {what} here", where=str(path), remedy="check the path")
+    with _decoding(path, what), Image.open(path) as opened:
+        opened.load()
+        return ImageOps.exif_transpose(opened)
+
+
+def _levels(picture: Image.Image, path: str | Path) -> NDArray[np.uint8]:
+    """Deep greyscale as 8-bit levels."""
+    deep = np.asarray(picture)
+    if picture.mode == "F" or deep.size == 0 or deep.min() < 0 or deep.max() > 65535:
+        raise DataError(
+            "the picture has no 8-bit or 16-bit levels (floating point, or 32-bit)",
+            where=str(path),
+            remedy="save it with 8 or 16 bits a channel",
+        )
+    levels: NDArray[np.uint8] = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return levels
+
+
+def _mask_levels(picture: Image.Image, path: str | Path) -> NDArray[np.uint8]:
+    if picture.mode in DEEP or picture.mode == "F":
+        return _levels(picture, path)
+    with _decoding(path, "mask"):
+        opacity = np.asarray(picture.convert("RGBA"))[..., 3] if picture.has_transparency_data else None
+        colours = np.asarray(picture.convert("RGB"))
+    if opacity is not None and opacity.min() < 255:
+        raise DataError(
+            "the mask is transparent, which leaves open what is the hole",
+            where=str(path),
+            remedy="save it in black and white, without an alpha channel",
+        )
+    if (colours != colours[..., :1]).any():
+        raise DataError("the mask has colours", where=str(path), remedy="save it in black and white, white = hole")
+    return np.ascontiguousarray(colours[..., 0])
+
+
+def _binary(levels: NDArray[np.uint8], path: str | Path) -> NDArray[np.uint8]:
+    found = np.unique(levels)
+    for white in (255, 1):
+        if np.isin(found, (0, white)).all():
+            hole: NDArray[np.uint8] = (levels == white).astype(np.uint8)
+            return hole
+    raise DataError(
+        f"the mask is grey: {len(found)} levels from {found[0]} to {found[-1]}",
+        where=str(path),
+        remedy="save it in black and white (PNG, not JPEG), or set mask_threshold: 128 makes lighter pixels the hole",
+    )
+
+
+def _size(shape: Any) -> str:
+    return f"{shape[1]}x{shape[0]}"

@@ -1,0 +1,167 @@
+"""Samples with their masks and captions: what a loader reads. Everything drawn here is keyed by what the sample is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.base import Dataset, Sample
+from zoo.data.cache import Cache
+from zoo.errors import DataError, UsageError, ZooError
+from zoo.keyed import key, numpy_generator
+from zoo.masks import Canvas, draw_mixture, parse_mixture
+
+Item = dict[str, Any]
+CaptionRule = Literal["first", "keyed"]
+
+
+def canvas_of(dataset: Dataset, sample: Sample) -> Canvas:
+    """What a mask generator may know of a sample: its identity and geometry, never its pixels."""
+    height, width = sample.image.shape[:2]
+    return Canvas(
+        dataset=dataset.name,
+        id=sample.id,
+        height=height,
+        width=width,
+        boxes=sample.boxes,
+        segments=sample.segments,
+        mask=sample.mask,
+        object_rule=dataset.object_rule,
+    )
+
+
+class MaskedSet(torch.utils.data.Dataset[Item]):
+    """A dataset under a mixture of masks.
+
+    An item is a dict: `id` str, `image` uint8 3 H W, `mask` uint8 1 H W in {0, 1}, and, where the dataset has them,
+    `caption` str and `segmentation` uint8 H W.
+
+    Args:
+        dataset: Where samples come from.
+        mask: A mask kind or a mixture ("object,freeform", "2*object,center").
+        seed: The seed of the run (training) or of the plan (evaluation).
+        cache_mb: Keeps decoded samples in memory if all of them fit into this many megabytes; see `Cache`.
+
+    Raises:
+        UsageError: An unknown mask kind, or an empty dataset.
+    """
+
+    def __init__(self, dataset: Dataset, mask: str, seed: int = 0, cache_mb: float = 0.0) -> None:
+        if len(dataset) == 0:
+            raise UsageError(f"dataset '{dataset.name}' has no samples here")
+        self.dataset, self.seed = dataset, seed
+        self.mixture = parse_mixture(mask)
+        self._cache = Cache(dataset, cache_mb)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def _read(self, index: int) -> Sample:
+        try:
+            return self._cache.sample(index)
+        except ZooError:
+            raise
+        except (OSError, ValueError) as error:  # of a dataset that does not name its samples in errors
+            raise DataError(f"sample '{self.dataset.ids[index]}' cannot be read: {error}") from error
+
+    def _item(self, sample: Sample, mask_seed: int, caption: int) -> Item:
+        mask = draw_mixture(self.mixture, canvas_of(self.dataset, sample), mask_seed)
+        item: Item = {"id": sample.id, "image": to_tensor(sample.image), "mask": torch.from_numpy(mask)[None]}
+        if sample.captions:
+            item["caption"] = sample.captions[caption]
+        if sample.segmentation is not None:
+            item["segmentation"] = torch.from_numpy(sample.segmentation)
+        return item
+
+
+class EvaluationSet(MaskedSet):
+    """One fixed mask and one fixed caption per image: a function of (dataset, id, mask, seed), whatever the order.
+
+    Args:
+        dataset: Where samples come from.
+        mask: A mask kind or a mixture.
+        seed: The seed of the plan.
+        caption: Which caption stands for an image: its "first" (specification 4.4), or one "keyed" by seed and id.
+        cache_mb: See `MaskedSet`.
+    """
+
+    def __init__(
+        self, dataset: Dataset, mask: str, seed: int = 0, caption: CaptionRule = "first", cache_mb: float = 0.0
+    ) -> None:
+        super().__init__(dataset, mask, seed, cache_mb)
+        if caption not in ("first", "keyed"):
+            raise UsageError(f"unknown caption rule '{caption}'", remedy="one of first, keyed")
+        self.caption = caption
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self._read(index)
+        choice = 0 if self.caption == "first" else _choice(len(sample.captions), "caption", self.seed, sample.id)
+        return self._item(sample, self.seed, choice)
+
+
+class TrainingSet(MaskedSet):
+    """Another mask and another caption at every visit, each a function of (seed, epoch, id).
+
+    Images are not flipped: captions say left and right.
+
+    Args:
+        dataset: Where samples come from.
+        mask: A mask kind or a mixture, whose part is drawn anew at every visit.
+        seed: The seed of the run.
+        cache_mb: See `MaskedSet`.
+    """
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch `self[index]` reads; a `Loader` says it with each visit instead."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Item:
+        return self.visit(self.epoch, index)
+
+    def visit(self, epoch: int, index: int) -> Item:
+        """The item at a position as the given epoch sees it."""
+        sample = self._read(index)
+        choice = _choice(len(sample.captions), "caption", self.seed, epoch, sample.id)
+        return self._item(sample, key("mask", self.seed, epoch), choice)
+
+
+def collate(items: Sequence[Item]) -> dict[str, Any]:
+    """Stacks items to a batch: ids and captions as lists, maps as tensors. A key that some items lack is refused.
+
+    Raises:
+        DataError: Items of different sizes or with different keys.
+    """
+    first = items[0]
+    for item in items:
+        if item.keys() != first.keys():
+            lacking = sorted(item.keys() ^ first.keys())
+            raise DataError(
+                f"'{first['id']}' and '{item['id']}' differ in {', '.join(lacking)}",
+                remedy="give every image a caption and a segmentation, or none",
+            )
+        if item["image"].shape != first["image"].shape:
+            sizes = [f"{i['id']} {i['image'].shape[2]}x{i['image'].shape[1]}" for i in (first, item)]
+            raise DataError(
+                f"images of different sizes in one batch: {' and '.join(sizes)}",
+                remedy="give a size to resize to, or use batch size 1",
+            )
+    batch: dict[str, Any] = {"id": [i["id"] for i in items]}
+    for name in first.keys() - {"id"}:
+        values = [i[name] for i in items]
+        batch[name] = torch.stack(values) if isinstance(first[name], Tensor) else values
+    return batch
+
+
+def to_tensor(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    """H W 3 uint8 to a contiguous 3 H W uint8 tensor that shares no memory with it."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _choice(count: int, *parts: str | int) -> int:
+    return int(numpy_generator(*parts).integers(count)) if count > 1 else 0

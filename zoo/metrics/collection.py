@@ -1,0 +1,44 @@
+"""The per-image metrics as a `torchmetrics.Metric`, for validation loops."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from zoo.metrics.image import NAMES, per_image
+
+
+class ImageMetrics(Metric):  # type: ignore[misc]  # torchmetrics is not followed by the type checker
+    """Means of `per_image` over all images seen, on all ranks together.
+
+    Every mean is over the images for which the value is defined, so that a last, shorter batch weighs what it holds.
+    `update` takes the arguments of `per_image`; `compute` gives each name of `NAMES` a float64 scalar, NaN where no
+    image defined it.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        zeros = torch.zeros(len(NAMES), dtype=torch.float64)
+        self.add_state("total", zeros, dist_reduce_fx="sum")
+        self.add_state("count", zeros, dist_reduce_fx="sum")
+
+    def update(self, composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            composite: B 3 H W uint8.
+            truth: B 3 H W uint8.
+            mask: B 1 H W in {0, 1}, 1 = hole.
+            raw: B 3 H W float in [0, 1], or None.
+        """
+        for k, values in enumerate(per_image(composite, truth, mask, raw).values()):
+            defined = ~values.isnan()
+            self.total[k] += values[defined].sum()
+            self.count[k] += defined.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means over all updates."""
+        return dict(zip(NAMES, self.total / self.count, strict=True))

@@ -1,0 +1,89 @@
+"""What each metric of a table is, in words, and how it is printed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.version import __version__
+
+REVISION = "1"
+"""Counts up whenever a definition below changes its value for some image."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The definition of a metric.
+
+    Attributes:
+        text: What is computed, precisely enough to compute it again.
+        better: Which way is better; `none` where neither is (the truth's own value is the goal).
+        unit: The unit, empty for a plain number.
+        digits: How many digits after the point a table shows.
+    """
+
+    text: str
+    better: Literal["lower", "higher", "none"]
+    unit: str
+    digits: int
+
+
+_REGIONS = {
+    "": "over the whole image",
+    "_hole": "over the pixels of the hole alone",
+    "_band": "over the band at the hole's edge: every pixel, known or hole, with a pixel of the other kind at a "
+    "Chebyshev distance of at most max(2, side/32 rounded) pixels, side = the shorter one",
+}
+_FAMILIES: dict[str, tuple[str, Literal["lower", "higher", "none"], str, int]] = {
+    "l1": ("mean absolute difference, RGB in [0, 1]", "lower", "", 4),
+    "psnr": ("20 log10(255 / sqrt(MSE)) per image over RGB, at most 100 (identical images: 100)", "higher", "dB", 2),
+    "ssim": (
+        "SSIM of Wang et al. 2004: 11x11 Gaussian window of sigma 1.5, windows wholly inside the image, population "
+        "variances, K = (0.01, 0.03), L = 255, mean of the RGB channels; a window belongs to the region of its centre",
+        "higher",
+        "",
+        4,
+    ),
+    "tv": (
+        "total variation of the composite, RGB in [0, 1]: mean absolute difference of horizontal neighbours plus that "
+        "of vertical neighbours, no wrap-around; a pair belongs to a region if one of its two pixels does",
+        "none",
+        "",
+        4,
+    ),
+}
+
+DEFINITIONS: dict[str, Definition] = {
+    family + suffix: Definition(f"{text}, {where}", better, unit, digits)
+    for family, (text, better, unit, digits) in _FAMILIES.items()
+    for suffix, where in _REGIONS.items()
+} | {
+    "raw_known_l1": Definition(
+        "mean absolute difference of the raw output and the truth over the known pixels, RGB in [0, 1], before "
+        "compositing and before rounding to 8 bits",
+        "lower",
+        "",
+        4,
+    ),
+    "colour_fidelity": Definition(
+        "1 where the colour painted in place of the removed object is the one the caption names, else 0 (shapes only; "
+        "images from which no whole object was removed do not count)",
+        "higher",
+        "",
+        3,
+    ),
+    "shape_fidelity": Definition(
+        "1 where the shape painted in place of the removed object is the one the caption names, else 0 (shapes only; "
+        "images from which no whole object was removed do not count)",
+        "higher",
+        "",
+        3,
+    ),
+}
+
+
+def versions() -> dict[str, str]:
+    """The versions that the values depend on: the package, the revision of the definitions, and the libraries."""
+    libraries = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")}
+    return {"zoo": __version__, "metrics": REVISION, **libraries}
