@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,8 +152,8 @@ def _parse_models(models: Sequence[str] | None, weights: dict[str, str | Path]) 
     for entry in [*MODELS, *CONTROLS] if models is None else models:
         label, _, path = entry.partition("=")
         name, at, variant = label.partition("@")
-        if not name or (at and not variant) or ("=" in entry and not path):
-            raise UsageError(f"'{entry}' is not NAME or NAME@LABEL=WEIGHTS")
+        if not name or (at and not re.fullmatch(r"[A-Za-z0-9_.-]+", variant)) or ("=" in entry and not path):
+            raise UsageError(f"'{entry}' is not NAME or NAME@LABEL=WEIGHTS", remedy="labels: letters, digits, _ . -")
         if label in asked:
             raise UsageError(f"'{label}' is there twice", remedy=f"give variants labels: {name}@LABEL=WEIGHTS")
         asked[label] = (name, path or str(weights.pop(label, "")))

@@ -23,7 +23,7 @@ from zoo.benchmark.environment import record_environment
 from zoo.benchmark.gallery import FIRST, Keeper
 from zoo.benchmark.masks import ensure_masks, read_masks
 from zoo.benchmark.plan import FILE, MethodPlan, Plan, differences
-from zoo.benchmark.store import ROWS, Row, Writer, failed, read_file, read_rows, write_whole
+from zoo.benchmark.store import ROWS, Writer, failed, read_file, read_rows, write_whole
 from zoo.benchmark.work import Bench, Broken, Item, describe, failure
 from zoo.errors import DataError, UsageError, WeightsError, ZooError
 
@@ -101,7 +101,7 @@ def run(
     if devices == 1:
         job(_fabric(plan, 1), progress)
     else:
-        with _watched(job, progress), _no_orphans(), _unwrapped():
+        with _watched(job, devices, progress), _no_orphans(), _unwrapped():
             _fabric(plan, devices).launch(job)
     labels = {method.label for method in plan.methods}
     rows = [row for row in read_rows(folder) if row["method"] in labels]
@@ -151,11 +151,16 @@ class _Job:
     part: int
     parts: int
 
+    def blocks(self, rank: int, world: int) -> list[range]:
+        """The blocks of one of the `world` processes that share this part."""
+        return blocks(self.plan.count, self.plan.batch_size)[self.part * world + rank :: self.parts * world]
+
     def __call__(self, fabric: Fabric, progress: Progress | None = None) -> None:
         rank, world = fabric.global_rank, fabric.world_size
         try:
             with _threads(self.plan.threads):
-                self._work(fabric, f"{self.part * world + rank}of{self.parts * world}", progress)
+                writer = f"{self.part * world + rank}of{self.parts * world}"
+                self._work(fabric, self.blocks(rank, world), writer, progress)
         except ZooError as error:
             if world == 1:
                 raise
@@ -163,7 +168,7 @@ class _Job:
             fields = [type(error).__name__, error.what, error.where, error.remedy]
             raise RuntimeError(_ERROR + json.dumps(fields)) from error
 
-    def _work(self, fabric: Fabric, writer: str, progress: Progress | None) -> None:
+    def _work(self, fabric: Fabric, mine: list[range], writer: str, progress: Progress | None) -> None:
         from zoo.data import open_dataset
 
         plan = self.plan
@@ -171,8 +176,6 @@ class _Job:
             plan.dataset, split=plan.split, size=plan.size, root=plan.root, count=plan.count, **plan.data_options
         )
         reader = Reader(data, plan, read_masks(self.folder))
-        worker, workers = (int(x) for x in writer.split("of"))
-        mine = blocks(plan.count, plan.batch_size)[worker::workers]
         stored = read_rows(self.folder)
         counter = _Counter(progress, len(plan.methods) * sum(map(len, mine)))
         for method in plan.methods:
@@ -264,7 +267,7 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
         """The blocks in order, read ahead by `workers` processes."""
         self._blocks = todo
         loader = torch.utils.data.DataLoader(
-            self, batch_size=None, num_workers=workers, generator=torch.Generator(), shuffle=False
+            self, batch_size=None, num_workers=workers, generator=torch.Generator(), collate_fn=_as_it_is
         )
         yield from loader
 
@@ -286,6 +289,10 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
         except Exception as error:
             return Broken(sample, describe(error))
         return item | {"mask": mask}
+
+
+def _as_it_is(block: list[Item | Broken]) -> list[Item | Broken]:
+    return block
 
 
 class _Counter:
@@ -342,13 +349,13 @@ def _unwrapped() -> Iterator[None]:
 
 
 @contextmanager
-def _watched(job: _Job, progress: Progress | None) -> Iterator[None]:
+def _watched(job: _Job, devices: int, progress: Progress | None) -> Iterator[None]:
     """Reports progress from outside, by counting the rows on disk twice a second."""
     if progress is None:
         yield
         return
     stop = threading.Event()
-    total = len(job.plan.methods) * sum(map(len, blocks(job.plan.count, job.plan.batch_size)[job.part :: job.parts]))
+    total = len(job.plan.methods) * sum(len(block) for rank in range(devices) for block in job.blocks(rank, devices))
 
     def watch() -> None:
         while not stop.wait(0.5):
@@ -367,10 +374,3 @@ def _watched(job: _Job, progress: Progress | None) -> Iterator[None]:
 def _count_lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in (folder / ROWS).glob("*.jsonl"))
 
-
-def missing_ids(plan: Plan, ids: Sequence[str], rows: Sequence[Row]) -> dict[str, int]:
-    """How many images each method has no row of at all, by label."""
-    seen: dict[str, set[str]] = {method.label: set() for method in plan.methods}
-    for row in rows:
-        seen.get(row["method"], set()).add(row["id"])
-    return {label: len(set(ids) - done) for label, done in seen.items()}

@@ -7,6 +7,7 @@ the kernels see never changes, and a row has the same bits in any process, in an
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -174,7 +175,9 @@ class Bench:
                 results[place] = failure(self.plan, self.method, item["id"], f"judge: {describe(error)}", item)
                 continue
             numbers = {name: float(value[k]) for name, value in values.items()} | verdict
-            results[place] = Measured(self._row(item, numbers, float(holes[k].mean()), seconds), picture)
+            row = self._row(item, numbers, float(holes[k].mean()), seconds)
+            row |= {"image_hash": _digest(picture.truth), "mask_hash": _digest(holes[k])}
+            results[place] = Measured(row, picture)
         return results
 
     @torch.no_grad()
@@ -236,6 +239,11 @@ def identity(plan: Plan, method: MethodPlan, sample: str, item: Item | None = No
 def failure(plan: Plan, method: MethodPlan, sample: str, error: str, item: Item | None = None) -> Measured:
     """The row of an image that a method did not complete."""
     return Measured(identity(plan, method, sample, item) | {"error": error, "at": now()}, None)
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    """A short hash of pixels: rows of one image must have been measured on the same ones."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8).hexdigest()
 
 
 def now() -> str:

@@ -119,6 +119,8 @@ def _explain(error: BaseException, debug: bool) -> int:
         print(f"zoo: {error}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, Stopped):
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # a helper process of a distributed fit: the first one speaks
+            return error.exit_code
         name = "terminated" if error.exit_code == EXIT_TERMINATED else "interrupted"
         print(f"zoo: {name}" + (f"; {error.advice}" if error.advice else ""), file=sys.stderr)
         return error.exit_code

@@ -29,6 +29,7 @@ EPSILON = 1e-4  # the floor of a key's norm: after a ReLU whole patches are zero
 EXCLUDED = -1e30  # the logit of an excluded key: finite, because -inf makes NaN where every key is excluded
 WHOLE_UP_TO = 4096  # cells of the matching map up to which all queries are done at once
 BLOCK_SCORES = 2**24  # scores in one block beyond that: 64 MiB
+CPU_SCORES = 2**20  # on a CPU, samples are taken together up to this many scores: 4 MiB stays in its cache
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,13 @@ class ContextualAttention(nn.Module):
         Raises:
             DataError: The maps are not even.
         """
+        cells = foreground.shape[-2] * foreground.shape[-1] // 4
+        group = max(1, CPU_SCORES // max(cells, 1) ** 2) if foreground.device.type == "cpu" else len(foreground)
+        groups = zip(foreground.split(group), background.split(group), mask.split(group), strict=True)
+        return torch.cat([self._rebuilt(*maps) for maps in groups])
+
+    def _rebuilt(self, foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
+        """`forward`, for as many samples as are worth doing at once."""
         blocks = self._blocks(foreground.shape[-2] // 2, foreground.shape[-1] // 2)
         with torch.autocast(foreground.device.type, enabled=False):
             maps = self._maps(foreground, background, mask)

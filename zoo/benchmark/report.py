@@ -1,0 +1,196 @@
+"""What a run becomes: a table for the terminal, and table.md, table.csv, summary.json, strip.png and index.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.benchmark.plan import MethodPlan
+from zoo.benchmark.store import write_whole
+from zoo.benchmark.summarize import MAIN, Summary, summarize, to_json
+from zoo.metrics.definitions import DEFINITIONS
+from zoo.metrics.statistics import Interval
+
+ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+WIDTH = 100
+
+
+def render_table(summary: Summary, width: int = WIDTH) -> str:
+    """The table as text: what was compared, then one line per method, `mean [low, high]`.
+
+    Args:
+        summary: Of `summarize`.
+        width: Columns of the terminal; intervals move below their means where one line each does not fit.
+    """
+    from rich.console import Console
+
+    lines = [*headline(summary), *notices(summary), ""]
+    for separator in (" ", "\n"):
+        table = _rich_table(summary, separator)
+        wide = Console(width=10_000, file=io.StringIO())
+        natural = wide.measure(table).maximum
+        if natural <= width:
+            break
+    text = io.StringIO()
+    Console(width=max(width, natural), file=text, color_system=None, highlight=False).print(table)
+    body = [line.rstrip() for line in text.getvalue().splitlines()]
+    return "\n".join(lines + body).rstrip() + "\n"
+
+
+def _rich_table(summary: Summary, separator: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    header, *rows = grid(summary, separator)
+    for number, title in enumerate(header):
+        table.add_column(title, no_wrap=True, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def headline(summary: Summary) -> list[str]:
+    """What was measured, in one line."""
+    plan = summary.plan
+    guidance = f", guided by {' and '.join(plan.guidance)}" if plan.guidance else ""
+    return [
+        f"{plan.dataset} ({plan.split}), mask {plan.mask}, {plan.size}x{plan.size}, n = {plan.count} images{guidance}; "
+        "mean [95 % interval]"
+    ]
+
+
+def notices(summary: Summary) -> list[str]:
+    """What a reader must know before believing the table: incomplete, failed, left out, weights from elsewhere."""
+    plan, found = summary.plan, []
+    if summary.missing:
+        found.append(f"INCOMPLETE: {summary.missing} rows are missing; the same command goes on")
+    for label, method in summary.methods.items():
+        if method.failed:
+            found.append(f"FAILED: {label} on {method.failed} of {plan.count} images: {next(iter(method.errors))}")
+    strangers = sorted({weights(m) for m in plan.methods if m.trained_on and m.trained_on != plan.dataset})
+    found += [f"weights from other data: {text}" for text in strangers]
+    found += [f"left out: {name} ({why})" for name, why in plan.left_out.items()]
+    return found
+
+
+def weights(method: MethodPlan) -> str:
+    """Preset and training data of a method in a few words: `nano, trained on shapes`."""
+    if method.control:
+        return "-"
+    return f"{method.preset}, trained on {method.trained_on}" if method.trained_on else method.preset
+
+
+def cell(name: str, value: Interval | None, separator: str = " ") -> str:
+    """`mean [low, high]` with the digits of the metric's definition; a dash where there is no value."""
+    if value is None or value.n == 0:
+        return "-"
+    digits = DEFINITIONS[name].digits if name in DEFINITIONS else 4
+    return f"{value.mean:.{digits}f}{separator}[{value.lo:.{digits}f}, {value.hi:.{digits}f}]"
+
+
+def title(name: str) -> str:
+    """The metric's name, its unit and which way is better."""
+    if name not in DEFINITIONS:
+        return name
+    definition = DEFINITIONS[name]
+    unit = f" {definition.unit}" if definition.unit else ""
+    return f"{name}{unit} {ARROWS[definition.better]}".rstrip()
+
+
+def grid(summary: Summary, separator: str = " ", names: list[str] | None = None) -> list[list[str]]:
+    """The table as cells, header first."""
+    names = [name for name in MAIN if name in summary.metrics] if names is None else names
+    some_failed = summary.failed > 0
+    header = ["method", "weights", "n", *(["failed"] if some_failed else []), *map(title, names)]
+    rows = [header]
+    for label, method in summary.methods.items():
+        counts = [str(method.n), *([str(method.failed)] if some_failed else [])]
+        values = [cell(name, method.metrics.get(name), separator) for name in names]
+        rows.append([label, weights(method.method), *counts, *values])
+    return rows
+
+
+# --- files -------------------------------------------------------------------------------------------------------------
+
+
+def write_report(folder: str | Path) -> list[Path]:
+    """Writes all files of the report beside the rows, and gives their paths.
+
+    Raises:
+        DataError: No run folder, damaged rows, or a full disk.
+    """
+    from zoo.benchmark.report_html import render_page
+    from zoo.benchmark.strip import strip_of_run
+
+    folder = Path(folder)
+    summary = summarize(folder)
+    files = {
+        "table.md": markdown(summary).encode(),
+        "table.csv": table_csv(summary).encode(),
+        "summary.json": (json.dumps(to_json(summary), indent=2, allow_nan=False) + "\n").encode(),
+        "index.html": render_page(summary).encode(),
+    }
+    strip = strip_of_run(summary)
+    if strip is not None:
+        files["strip.png"] = strip
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    return [folder / name for name in files]
+
+
+def markdown(summary: Summary) -> str:
+    """The table in Markdown, with the same head and notices as on the terminal, then fidelity and differences."""
+    parts = ["\n\n".join(map(_escape, [*headline(summary), *notices(summary)])), _pipes(grid(summary))]
+    objects = objects_grid(summary)
+    if objects:
+        parts.append("By the number of objects in the scene:\n\n" + _pipes(objects))
+    if summary.differences:
+        parts.append("Paired differences on the same images (method minus control):\n\n" + _pipes(paired_grid(summary)))
+    return "\n\n".join(parts) + "\n"
+
+
+def objects_grid(summary: Summary) -> list[list[str]]:
+    """Fidelity by the number of objects, header first; empty where the data has no judge."""
+    found = [(m.by_objects, label) for label, m in summary.methods.items() if m.by_objects]
+    if not found:
+        return []
+    columns = sorted({(name, number) for groups, _ in found for name, group in groups.items() for number in group})
+    header = ["method", *(f"{name}, {number} object{'s' * (number > 1)}" for name, number in columns)]
+    rows = [[label, *(cell(name, groups.get(name, {}).get(k)) for name, k in columns)] for groups, label in found]
+    return [header, *rows]
+
+
+def paired_grid(summary: Summary) -> list[list[str]]:
+    """The paired differences, header first."""
+    rows = [
+        [d.metric, f"{d.method} - {d.against}", str(d.value.n), cell(d.metric, d.value)] for d in summary.differences
+    ]
+    return [["metric", "difference", "n", "mean [95 % interval]"], *rows]
+
+
+def _pipes(rows: list[list[str]]) -> str:
+    header, *body = rows
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(_escape(text) for text in line) + " |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def table_csv(summary: Summary) -> str:
+    """Every metric of every method, one line each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "preset", "trained_on", "metric", "mean", "lo", "hi", "n", "failed"])
+    for label, method in summary.methods.items():
+        for name, value in method.metrics.items():
+            numbers = [repr(x) if value.n else "" for x in value[:3]]
+            about = [label, method.method.preset, method.method.trained_on, name]
+            writer.writerow([*about, *numbers, value.n, method.failed])
+    return text.getvalue()

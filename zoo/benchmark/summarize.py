@@ -1,0 +1,196 @@
+"""From rows to a table: means with 95 % intervals, pairwise differences, failures. Pure functions over what is stored."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.benchmark.plan import MethodPlan, Plan
+from zoo.benchmark.store import KEY, VARYING, Row, by_method, failed, read_rows
+from zoo.errors import DataError
+from zoo.metrics.definitions import DEFINITIONS
+from zoo.metrics.statistics import Interval, interval, paired_difference
+
+META = frozenset(
+    {*KEY, *VARYING, "preset", "trained_on", "objects", "hole_ratio", "image_hash", "mask_hash", "undefined"}
+    | {"batch", "error"}
+)
+MAIN = ("l1_hole", "psnr", "ssim", "colour_fidelity", "shape_fidelity")
+BY_OBJECTS = ("colour_fidelity", "shape_fidelity")
+PAIRED = ("l1_hole", "ssim_hole", "colour_fidelity")
+BASELINE = "telea"
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One row of the table.
+
+    Attributes:
+        method: What it is.
+        metrics: Mean and interval by metric, in the order of the definitions.
+        n: Images measured.
+        failed: Images it failed on.
+        missing: Images without a row: the run is not finished.
+        errors: How often each error text occurred.
+        by_objects: Fidelity by the number of objects in the scene: metric, then number.
+    """
+
+    method: MethodPlan
+    metrics: dict[str, Interval]
+    n: int
+    failed: int
+    missing: int
+    errors: dict[str, int] = field(default_factory=dict)
+    by_objects: dict[str, dict[int, Interval]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of `method` minus `against` over the images that both completed."""
+
+    metric: str
+    method: str
+    against: str
+    value: Interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run says.
+
+    Attributes:
+        folder: The run folder.
+        plan: Its plan.
+        methods: By label, in the order of the plan.
+        differences: Trained methods against the baseline control, on the same images.
+    """
+
+    folder: Path
+    plan: Plan
+    methods: dict[str, MethodSummary]
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Images in the plan."""
+        return self.plan.count
+
+    @property
+    def failed(self) -> int:
+        """Failure rows."""
+        return sum(method.failed for method in self.methods.values())
+
+    @property
+    def missing(self) -> int:
+        """Rows that a complete run would have."""
+        return sum(method.missing for method in self.methods.values())
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics that any method has a value of, in the order of the definitions."""
+        found = {name for method in self.methods.values() for name, value in method.metrics.items() if value.n}
+        return ordered(found)
+
+
+def ordered(names: set[str]) -> list[str]:
+    """Metrics in the order of the definitions; those of a dataset's own judge follow, by name."""
+    return [name for name in DEFINITIONS if name in names] + sorted(names - DEFINITIONS.keys())
+
+
+def summarize(folder: str | Path) -> Summary:
+    """Summarizes what a run folder holds, finished or not.
+
+    Raises:
+        DataError: No run folder, damaged rows, or rows measured on different pixels.
+    """
+    folder = Path(folder)
+    plan = Plan.read(folder)
+    return summarize_rows(folder, plan, read_rows(folder))
+
+
+def summarize_rows(folder: Path, plan: Plan, rows: Sequence[Row]) -> Summary:
+    """As `summarize`, of rows at hand."""
+    _check_pixels(rows)
+    groups = by_method(rows)
+    methods = {method.label: _method(method, plan.count, groups.get(method.label, [])) for method in plan.methods}
+    return Summary(folder, plan, methods, tuple(_differences(plan, groups)))
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """The facts for programs: run, n, failed, and mean, lo, hi, n by method and metric (null where undefined)."""
+    return {
+        "run": str(summary.folder),
+        "n": summary.n,
+        "failed": summary.failed,
+        "methods": {
+            label: {name: _plain(value) for name, value in method.metrics.items()}
+            for label, method in summary.methods.items()
+        },
+    }
+
+
+def _plain(value: Interval) -> dict[str, float | int | None]:
+    numbers = {"mean": value.mean, "lo": value.lo, "hi": value.hi}
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items()} | {"n": value.n}
+
+
+def _check_pixels(rows: Sequence[Row]) -> None:
+    seen: dict[str, tuple[Any, Any]] = {}
+    for row in rows:
+        if failed(row):
+            continue
+        pixels = (row.get("image_hash"), row.get("mask_hash"))
+        if seen.setdefault(row["id"], pixels) != pixels:
+            raise DataError(
+                "the methods were measured on different pixels of the same image: the data changed during the run",
+                where=row["id"],
+                remedy="run the benchmark into another folder",
+            )
+
+
+def _method(method: MethodPlan, count: int, rows: Sequence[Row]) -> MethodSummary:
+    good = [row for row in rows if not failed(row)]
+    bad = [row for row in rows if failed(row)]
+    names = ordered({name for row in good for name in row if name not in META})
+    by_objects = {}
+    for name in BY_OBJECTS:
+        numbers = sorted({row["objects"] for row in good if row.get("objects") and row.get(name) is not None})
+        if numbers:
+            by_objects[name] = {k: interval(_values(name, [r for r in good if r["objects"] == k])) for k in numbers}
+    return MethodSummary(
+        method,
+        {name: interval(_values(name, good)) for name in names},
+        len(good),
+        len(bad),
+        count - len(good) - len(bad),
+        dict(Counter(row["error"] for row in bad).most_common()),
+        by_objects,
+    )
+
+
+def _values(name: str, rows: Sequence[Row]) -> list[float]:
+    """The values of a metric; NaN where a row has none."""
+    return [math.nan if row.get(name) is None else float(row[name]) for row in rows]
+
+
+def _differences(plan: Plan, groups: dict[str, list[Row]]) -> list[Difference]:
+    controls = [m.label for m in plan.methods if m.control and m.name not in ("truth",)]
+    against = BASELINE if BASELINE in controls else next(iter(controls), None)
+    found: list[Difference] = []
+    for method in plan.methods:
+        if against is None or method.control:
+            continue
+        for metric in PAIRED:
+            ours, theirs = (
+                {row["id"]: row[metric] for row in groups.get(label, []) if row.get(metric) is not None}
+                for label in (method.label, against)
+            )
+            both = sorted(ours.keys() & theirs.keys())
+            if both:
+                value = paired_difference([ours[i] for i in both], [theirs[i] for i in both])
+                found.append(Difference(metric, method.label, against, value))
+    return found
