@@ -1,14 +1,18 @@
-"""Tiny data on disk in its true format: COCO trees, and photographs that scikit-image ships."""
+"""Tiny data: COCO trees in their true format on disk, photographs that scikit-image ships, a dataset in memory."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from zoo.data.base import ObjectRule, Sample
+from zoo.errors import DataError
 
 CATEGORIES = [
     {"supercategory": "person", "id": 1, "name": "person"},
@@ -117,3 +121,47 @@ def tiny_coco(root: Path, parts: tuple[str, ...] = ("train2017", "val2017"), cou
             + [crowd(42, 1, (60, 80), 5)],
         )
     return root
+
+
+class Pictures:
+    """A dataset in memory: `count` pictures with three captions, one box and a class map each."""
+
+    name: ClassVar[str] = "pictures"
+    object_rule: ClassVar[ObjectRule] = "largest"
+    licence: ClassVar[str] = "CC0"
+
+    def __init__(
+        self, split: str = "train", size: int = 16, count: int | None = None, root: str | None = None, bad: int = -1
+    ) -> None:
+        self.size, self.bad, self.reads = size, bad, 0
+        self._ids = [f"pictures/{split}/{n:03d}" for n in range(count or 12)]
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"image", "caption", "segmentation"})
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ("background", "thing")
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def sample(self, index: int) -> Sample:
+        """The picture at a position; the one numbered `bad` cannot be read."""
+        self.reads += 1
+        if index == self.bad:
+            raise DataError("the image cannot be read", where=self._ids[index], remedy="replace it")
+        segmentation = np.zeros((self.size, self.size), np.uint8)
+        segmentation[4:10, 4:10] = 1
+        return Sample(
+            id=self._ids[index],
+            image=picture(self.size, self.size, index),
+            captions=("one", "two", "three"),
+            boxes=np.array([[4, 4, 10, 10]], np.float32),
+            segmentation=segmentation,
+        )

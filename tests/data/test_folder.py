@@ -180,8 +180,3 @@ def test_a_damaged_captions_file_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "captions.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read"):
         Folder(root=tmp_path)
-
-
-def test_asking_for_more_than_there_is(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="2 images, 3 were asked for"):
-        Folder(root=_fill(tmp_path), count=3)

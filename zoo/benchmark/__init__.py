@@ -32,18 +32,19 @@ if TYPE_CHECKING:
     from zoo.benchmark.summarize import summarize as summarize
     from zoo.benchmark.summarize import to_json as to_json
 
-# make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None, weights: Mapping[str, str|Path] = {},
-#           *, settings: Mapping[str, Mapping[str, Any]] = {}, preset=None, limit=None, size=None, seed=0, mask_seed=0,
-#           guidance=(), data_root=None, data_options: Mapping[str, Any] = {}, split="test", manifest: Path | None = None,
-#           batch_size=16, precision="32-true", accelerator="cpu"|"gpu"|"auto", threads=1) -> Plan
-#     settings: {"ecdm": {"steps": 50}}, constructor arguments changed (--set). data_options: mask_root, ... of `folder`.
+# make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None,
+#           weights: Mapping[str, str | Path] | None = None, *, settings: Mapping[str, Mapping[str, Any]] | None = None,
+#           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), data_root=None,
+#           data_options: Mapping[str, Any] | None = None, split="test", manifest: str | Path | None = None,
+#           batch_size=16, precision="32-true", accelerator="cpu", threads=1) -> Plan
 #     models: names, dotted paths, "cma@label=PATH"; None = every method that the data serves, and the controls.
+#     settings: {"ecdm": {"steps": 50}}, constructor arguments changed (--set). data_options: mask_root, ... (`folder`).
 #     Raises UsageError, DataError, WeightsError, all before any work. plan.left_out: {name: why} of methods not named
 #     by the user that cannot run (to be printed). plan.name -> "shapes-object-1a2b3c4d"; plan.hash; plan.methods.
-# run(plan, out: Path | None = None, *, workers=0, devices=1, shard: tuple[int, int] | None = None,  # (0, 4): first of 4
+# run(plan, out: str | Path | None = None, *, workers=0, devices=1, shard: tuple[int, int] | None = None,
 #     progress: Callable[[int, int, str], None] | None = None) -> RunResult(folder, rows, failed, expected)
-#     out=None -> runs/<plan.name>. Whatever is raised inside (KeyboardInterrupt, a signal handler's exception), rows are
-#     on disk as they are made: the same call goes on. With devices > 1 the caller needs `if __name__ == "__main__"`.
+#     out=None -> runs/<plan.name>; shard (0, 4) is the first of four. Whatever is raised inside (KeyboardInterrupt, the
+#     exception of a signal handler), rows are on disk as they are made: the same call goes on from there.
 # suites() -> {name: description};  load_suite(name or path) -> keyword arguments of make_plan
 # summarize(folder) -> Summary;  to_json(summary) -> dict of DESIGN 4;  render_table(summary, width=100) -> str;
 # write_report(folder) -> list[Path]

@@ -141,7 +141,7 @@ def _device_kind(accelerator: str, precision: str) -> str:
     return kind
 
 
-# --- methods -----------------------------------------------------------------------------------------------------------
+# --- methods ---------------------------------------------------------------------------------------------------------
 
 
 def _parse_models(models: Sequence[str] | None, weights: dict[str, str | Path]) -> dict[str, tuple[str, str]]:
@@ -191,9 +191,7 @@ def _choose(
     return chosen, left_out
 
 
-def _method(
-    label: str, name: str, path: str, preset: str | None, dataset: str, changes: dict[str, Any]
-) -> MethodPlan:
+def _method(label: str, name: str, path: str, preset: str | None, dataset: str, changes: dict[str, Any]) -> MethodPlan:
     from zoo.models import class_path, resolve
     from zoo.weights import find_weights, read_header, sha256
 
@@ -251,7 +249,7 @@ def _served(
     return served
 
 
-# --- masks -------------------------------------------------------------------------------------------------------------
+# --- masks -----------------------------------------------------------------------------------------------------------
 
 
 def _find_manifest(
@@ -275,7 +273,7 @@ def _find_manifest(
     return (str(shipped), sha256(shipped)) if not covers(shipped, ids, mask, mask_seed, size) else ("", "")
 
 
-# --- suites ------------------------------------------------------------------------------------------------------------
+# --- suites ----------------------------------------------------------------------------------------------------------
 
 
 def suites() -> dict[str, str]:
@@ -312,7 +310,7 @@ def load_suite(name: str | Path) -> dict[str, Any]:
 
 def _read_suite(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
-    from yaml import YAMLError
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)

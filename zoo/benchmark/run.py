@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,10 +128,10 @@ def _claim(folder: Path, plan: Plan) -> None:
 
 def _fabric(plan: Plan, devices: int) -> Fabric:
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
+    from lightning.fabric.strategies.ddp import DDPStrategy
 
     # Spawned, not forked: OpenMP's threads do not survive a fork, and this process may have used them.
-    strategy: Any = DDPStrategy(start_method="spawn", process_group_backend=None) if devices > 1 else "auto"
+    strategy: Any = DDPStrategy(start_method="spawn") if devices > 1 else "auto"
     precision: Any = plan.precision
     return Fabric(accelerator=plan.accelerator, devices=devices, strategy=strategy, precision=precision)
 
@@ -193,9 +193,7 @@ class _Job:
                         counter.add(len(items), method.label)
 
 
-def _block(
-    bench: Bench | _Absent, items: list[Item | Broken], done: set[str], store: Writer, keeper: Keeper
-) -> None:
+def _block(bench: Bench | _Absent, items: list[Item | Broken], done: set[str], store: Writer, keeper: Keeper) -> None:
     """Measures a block whole and stores the rows that were missing."""
     for measured in bench.measure(items):
         if measured.row["id"] not in done:
@@ -255,7 +253,7 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
         masks: The masks by id, H x W in {0, 1}.
     """
 
-    def __init__(self, data: Dataset, plan: Plan, masks: dict[str, Callable[[], NDArray[np.uint8]]]) -> None:
+    def __init__(self, data: Dataset, plan: Plan, masks: Mapping[str, NDArray[np.uint8]]) -> None:
         from zoo.data.masked import EvaluationSet
 
         # The manifest's mask replaces this one, which is the cheapest there is and can be drawn on any image.
@@ -283,7 +281,7 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
             item: Item = self.items[index]
             if sample not in self.masks:
                 raise DataError("it has no mask: drawing one failed, or the manifest lacks it")
-            mask = torch.from_numpy(self.masks[sample]().astype(np.uint8))[None]
+            mask = torch.from_numpy(self.masks[sample].astype(np.uint8))[None]
             if mask.shape[1:] != item["image"].shape[1:]:
                 raise DataError(f"the mask is {tuple(mask.shape[1:])}, the image {tuple(item['image'].shape[1:])}")
         except Exception as error:
@@ -318,7 +316,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# --- several processes -------------------------------------------------------------------------------------------------
+# --- several processes -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -373,4 +371,3 @@ def _watched(job: _Job, devices: int, progress: Progress | None) -> Iterator[Non
 
 def _count_lines(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in (folder / ROWS).glob("*.jsonl"))
-

@@ -104,7 +104,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -157,7 +159,9 @@ def read_file(path: Path) -> list[Row]:
         if row is None:
             if number == len(lines):
                 break
-            raise DataError("this line is not a row", f"{path}:{number}", "delete the line; its image is measured again")
+            raise DataError(
+                "this line is not a row", f"{path}:{number}", "delete the line; its image is measured again"
+            )
         rows.append(row)
     return rows
 

@@ -88,7 +88,7 @@ def strip_of_run(summary: Summary) -> bytes | None:
         if truth is None:
             continue
         made = [read_picture(folder, files[label], sample) for label in labels]
-        rows.append([hide_grey(truth, masks[sample]()), *made, truth])
+        rows.append([hide_grey(truth, masks[sample]), *made, truth])
         if len(rows) == ROWS:
             break
     if not rows:

@@ -1,4 +1,4 @@
-"""From rows to a table: means with 95 % intervals, pairwise differences, failures. Pure functions over what is stored."""
+"""From rows to a table: means with 95 % intervals, pairwise differences, failures. Pure functions of what is stored."""
 
 from __future__ import annotations
 

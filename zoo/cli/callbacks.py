@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from zoo.batch import Batch
+from zoo.cli.files import save_png
 from zoo.cli.progress import Meter, figures
 
 SHOWN = ("l1_hole", "colour_fidelity", "shape_fidelity", "psnr")
@@ -57,6 +61,32 @@ class Samples(Callback):
         self.seen = state_dict["seen"]
 
 
+class PredictionWriter(BasePredictionWriter):
+    """Writes each completed image as FOLDER/ID.png.
+
+    Args:
+        folder: Where they go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("batch")
+        self.folder = folder
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        images = prediction["image"].permute(0, 2, 3, 1).cpu().numpy()
+        for sample, image in zip(prediction["id"], images, strict=True):
+            save_png(image, self.folder / f"{sample}.png")
+
+
 def shown(values: dict[str, float]) -> dict[str, float]:
     """The figures worth a line: those of `SHOWN`, or all where there are none of these."""
     return {name: values[name] for name in SHOWN if name in values} or values
@@ -72,10 +102,11 @@ class FitProgress(Callback):
 
     Args:
         stage: The stage that is trained, the first word of every line.
+        every: Iterations between two lines.
     """
 
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
+    def __init__(self, stage: str, every: int) -> None:
+        self.stage, self.every = stage, max(1, every)
         self._meter: Meter | None = None
         self._mark = (0, 0.0)
 
@@ -90,9 +121,9 @@ class FitProgress(Callback):
     ) -> None:
         if self._meter is None:
             return
-        step, every = trainer.global_step, max(1, trainer.log_every_n_steps)
+        step = trainer.global_step
         first, start = self._mark
-        if step == trainer.max_steps or (step > first and step % every == 0):
+        if step == trainer.max_steps or (step > first and step % self.every == 0):
             rate = (step - first) / max(time.monotonic() - start, 1e-9)
             self._mark = (step, time.monotonic())
             left = f"  {_clock((trainer.max_steps - step) / rate)} left" if trainer.max_steps > 0 and rate else ""

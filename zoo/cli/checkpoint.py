@@ -1,4 +1,4 @@
-"""Checkpoints that resume to the bit, a moving average of the weights, and what a resumed run takes from the command line."""
+"""Checkpoints that resume to the bit, a moving average of the weights, and whose settings a resumed run has."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def save(self, trainer: Trainer) -> None:
         """Writes `last.ckpt`, unless this iteration's is there."""
-        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
+        if self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

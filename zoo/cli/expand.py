@@ -53,42 +53,39 @@ def explain(argv: Sequence[str]) -> Expansion:
         raise unknown_name("verb", verb, list(LIGHTNING_VERBS))
     known, rest = lightning_parser(verb).parse_known_args(list(argv[1:]))
     configs = list(known.config)
-    model = _one(known.model, "--model")
+    model = one(known.model, "--model")
     _check_rest(verb, rest, model)
-    data = _one(known.data, "--data")
-    _check_data(data)
+    data = one(known.data, "--data")
+    check_data(data)
     run = _resumed_run(known)
     if not model and not configs:
         if run is None:
             raise UsageError(
                 f"zoo {verb} needs a method",
-                remedy=f"zoo {verb} --model NAME, one of {', '.join(MODELS)}, or package.module.Class, or --config FILE",
+                remedy=f"--model NAME ({', '.join(MODELS)}), --model package.module.Class, or --config FILE",
             )
         configs = [str(run / "config.yaml")]
     head, notes = _model_options(verb, model, known.preset, data)
     head += [part for config in configs for part in ("--config", config)]
     out = known.out or (str(run) if run else None)
     if out is None and model:
-        out = f"runs/{run_name(model, _preset(model, known.preset, data))}"
+        out = f"runs/{run_name(model, _preset(known.preset, data))}"
     if out is not None:
         head += ["--out", out]
     return Expansion((verb, *head, *_plain_options(verb, known, data), *rest), tuple(notes))
 
 
 def run_name(model: str, preset: str) -> str:
-    """The name of a method's run folder: `deepfill-nano`; for a dotted path, the class name."""
-    return f"{model}-{preset}" if model in MODELS else model.replace(":", ".").rsplit(".", 1)[-1].lower()
+    """The name of a method's run folder: `deepfill-nano`, `package.module.Class-nano`."""
+    return f"{model.replace(':', '.')}-{preset}"
 
 
-def _preset(model: str, preset: str | None, data: str | None) -> str:
-    if model not in MODELS:
-        return NO_RECIPE
+def _preset(preset: str | None, data: str | None) -> str:
     return preset or ("nano" if data in (None, "shapes") else "paper")
 
 
 def _model_options(verb: str, model: str | None, preset: str | None, data: str | None) -> tuple[list[str], list[str]]:
-    if preset is not None and preset not in PRESETS:
-        raise unknown_name("preset", preset, list(PRESETS))
+    check_preset(preset)
     if model is None:
         if preset is not None:
             raise UsageError("--preset chooses a recipe, and --config already gives one", remedy="drop one of the two")
@@ -100,10 +97,10 @@ def _model_options(verb: str, model: str | None, preset: str | None, data: str |
     if model not in MODELS:
         if "." not in model and ":" not in model:
             raise unknown_name("model", model, [*MODELS, *CONTROLS])
-        if preset is not None:
-            raise UsageError(f"'{model}' has no presets", remedy="give its settings with --model.NAME VALUE or --config")
-        return ["--model", model.replace(":", "."), "--preset", NO_RECIPE], [f"{model}: no recipe, default settings"]
-    chosen = _preset(model, preset, data)
+        name = model.replace(":", ".")
+        chosen = _preset(preset, data)
+        return ["--model", name, "--preset", chosen], [f"{name}: no recipe, its defaults under the name '{chosen}'"]
+    chosen = _preset(preset, data)
     recipe = resource(f"configs/model/{model}/{chosen}.yaml")
     reason = "as asked" if preset else f"{data or 'shapes'} implies it; --preset overrides"
     options = ["--config", str(recipe), "--preset", chosen]
@@ -127,7 +124,14 @@ def _plain_options(verb: str, known: Namespace, data: str | None) -> list[str]:
     return options
 
 
-def _one(values: list[str], option: str) -> str | None:
+def check_preset(preset: str | None) -> None:
+    """Refuses a name that is no preset."""
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, list(PRESETS))
+
+
+def one(values: list[str], option: str) -> str | None:
+    """The value of an option that may be given once."""
     if len(values) > 1:
         raise UsageError(
             f"{option} is given {len(values)} times: {', '.join(values)}",
@@ -136,7 +140,8 @@ def _one(values: list[str], option: str) -> str | None:
     return values[0] if values else None
 
 
-def _check_data(data: str | None) -> None:
+def check_data(data: str | None) -> None:
+    """Refuses a dataset that is neither known nor a dotted path."""
     from zoo.data import DATASETS
 
     if data is not None and data not in DATASETS and "." not in data and ":" not in data:

@@ -39,10 +39,9 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
     from zoo.weights import save_weights
 
     trainer, module = cli.trainer, cli.model
-    averages = [callback for callback in trainer.callbacks if isinstance(callback, Ema)]
-    for average in averages:
+    for average in (callback for callback in cli.callbacks if isinstance(callback, Ema)):
         average.finish(module)
-    samples = next(callback for callback in trainer.callbacks if isinstance(callback, Samples))
+    samples = next(callback for callback in cli.callbacks if isinstance(callback, Samples))
     step = trainer.global_step
     if samples.validated_at != step and trainer.limit_val_batches:
         trainer.validate(module, datamodule=cli.datamodule, verbose=False)
@@ -61,7 +60,7 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
 def provenance(
     cli: ZooCLI, stage: str, step: int, seen: int, values: dict[str, float], command: Sequence[str]
 ) -> dict[str, Any]:
-    """Where weights come from: command, seed, code, data, figures. No date, so that the same run gives the same file."""
+    """Where weights come from: command, seed, code, data, figures. No date: the same run gives the same file."""
     data, trainer = cli.config.data, cli.config.trainer
     story: dict[str, Any] = {
         "command": shlex.join(command),

@@ -88,7 +88,7 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
     if checkpoint is None:
         _load_predecessors(cli.model, run, cls.stages[: cls.stages.index(stage)])
     _train(cli, checkpoint, command)
-    if not cli.trainer.fast_dev_run:
+    if not cli.config.trainer.fast_dev_run:
         finish(cli, folder, stage, command)
 
 
@@ -102,7 +102,7 @@ def _build(cli: ZooCLI, run: Path, stage: str, changed: list[str], advice: str) 
     if cli.config.ema is not None:
         callbacks.append(Ema(cli.config.ema))
     if not settings.enable_progress_bar:
-        callbacks.append(FitProgress(stage))
+        callbacks.append(FitProgress(stage, settings.log_every_n_steps))
     if settings.enable_checkpointing is not False and not settings.fast_dev_run:
         callbacks.append(RunCheckpoint(run / stage / "checkpoints", cli.config.save_every, advice))
     cli.build(callbacks, run / stage, logger=True)
@@ -115,7 +115,8 @@ def _check_data(cli: ZooCLI) -> None:
 
 
 def _train(cli: ZooCLI, checkpoint: Path | None, command: Sequence[str]) -> None:
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     advice = f"go on with: {_resume_command(command)}"
     try:

@@ -108,7 +108,7 @@ class ZooCLI(LightningCLI):
             folder: Where logs go.
             logger: Whether to log to a CSV file where the user names no logger.
         """
-        self._callbacks, self._folder, self._log = list(callbacks), folder, logger
+        self.callbacks, self._folder, self._log = list(callbacks), folder, logger
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -117,7 +117,7 @@ class ZooCLI(LightningCLI):
             settings["strategy"] = DDP  # two networks with manual optimization: plain ddp fails on either's turn
         if settings["logger"] in (None, True):
             settings["logger"] = CSVLogger(self._folder, name="log") if self._log else False
-        return self._instantiate_trainer(settings, self._callbacks)
+        return self._instantiate_trainer(settings, list(self.callbacks))
 
     @property
     def class_path(self) -> str:

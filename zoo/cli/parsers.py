@@ -133,9 +133,9 @@ def lightning_parser(verb: str) -> Parser:
         "test": "Score a method on the test split of a dataset.",
         "predict": "Complete the test split of a dataset and write the images.",
     }[verb]
-    examples = """more options, in any number (zoo {0} --help-all lists them)
+    examples = f"""more options, in any number (zoo {verb} --help-all lists them)
   --model.lr 1e-4 --data.root DIR --data.batch_size 16 --trainer.max_steps 2000 --trainer.devices 4
-  --trainer.precision bf16-mixed --trainer.accelerator gpu""".format(verb)
+  --trainer.precision bf16-mixed --trainer.accelerator gpu"""
     parser = Parser(f"zoo {verb}", purpose, examples)
     add = parser.add_argument
     add("--model", metavar="NAME", action="append", default=[], help="deepfill, ... or package.module.Class")
@@ -179,6 +179,9 @@ def benchmark_parser() -> Parser:
     add("--guidance", metavar="A,B", help="edge, segmentation: show these whole")
     add("--set", metavar="K=V", action="append", default=[], help="a method's sampling option: ecdm.steps=50")
     add("--data.root", metavar="DIR", dest="root", help="where the dataset is")
+    add("--data.mask_root", metavar="DIR", dest="mask_root", help="folder: where the masks are")
+    add("--data.mask_threshold", metavar="N", dest="mask_threshold", type=positive, help="folder: grey masks, 1 to 255")
+    add("--data.mask_invert", dest="mask_invert", action="store_true", default=None, help="folder: black is the hole")
     add("--manifest", metavar="FILE", help="masks made before (zoo masks make)")
     add("--out", metavar="DIR", help="run folder; default runs/PLAN")
     add("--batch-size", metavar="N", type=positive)
@@ -208,16 +211,17 @@ def inpaint_parser() -> Parser:
     add = parser.add_argument
     add("--model", metavar="NAME", action="append", default=[], help="deepfill, telea, ... or package.module.Class")
     add("--image", metavar="FILE|DIR")
-    add("--mask", metavar="FILE|DIR", help="one mask for all images, or a folder of masks")
+    add("--mask", metavar="FILE|DIR", help="a mask, or a folder of them; one file serves all images")
     add("--caption", metavar="TEXT|FILE", help="for methods that read text; captions.jsonl for a folder")
     add("--out", metavar="DIR")
     add("--preset", metavar="nano|paper", help="whose weights; default paper where they are here, else nano")
     add("--weights", metavar="FILE", help="safetensors of your own")
     add("--size", metavar="N", type=positive, help="scale the shorter side to N first; default: the image's own size")
     add("--seed", metavar="N", type=not_negative, default=0, help="of the method's noise")
-    add("--mask-threshold", metavar="T", type=fraction, help="a grey mask is a hole above this (0 to 1)")
-    add("--invert-mask", action="store_true", help="in these masks black is the hole")
-    add("--accelerator", metavar="cpu|gpu", choices=["cpu", "gpu"], default="cpu")
+    add("--mask-threshold", metavar="N", type=positive, help="grey masks: levels from this one (1 to 255) are the hole")
+    invert = argparse.BooleanOptionalAction
+    add("--invert-mask", action=invert, help="black is the hole; --no-invert-mask: white is, beyond doubt")
+    add("--accelerator", choices=["cpu", "gpu"], default="cpu")
     return parser
 
 
@@ -265,7 +269,7 @@ def weights_parser() -> Parser:
         "zoo weights",
         "list     what is here: shipped, pulled and trained\n"
         "verify   FILE or NAME: its hash, its header, and that it loads\n"
-        "convert  FILE: published weights of another project into the zoo's format: --model NAME --kind LAYOUT --out F\n"
+        "convert  FILE: another project's published weights: --model NAME --kind LAYOUT --out FILE\n"
         "pull     URL or FILE into ZOO_HOME/weights: --sha256 HASH",
     )
     add = parser.add_argument

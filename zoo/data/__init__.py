@@ -67,7 +67,7 @@ def open_dataset(
         split: "train", "val" or "test".
         size: Height and width of the samples in pixels; None (`folder` only) keeps each image's own.
         root: The folder of its files; None is the dataset's default.
-        count: How many samples, the first ones; None is all of them (for `shapes` its default).
+        count: At most so many samples, the first ones; None is all of them. (`shapes` draws exactly as many.)
         **options: More arguments of this dataset, such as `mask_root` of `folder`; those that are None are dropped.
 
     Raises:

@@ -21,7 +21,7 @@ from zoo.data.base import ObjectRule, Sample
 from zoo.data.coco_json import Annotations, Picture, Shape, read_annotations
 from zoo.data.image import read_image
 from zoo.data.transforms import fit
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError
 
 YEARS = ("2017", "2014")
 UNKNOWN = 255
@@ -36,6 +36,9 @@ def default_root() -> Path:
     return Path(os.environ.get("ZOO_DATA") or "data") / "coco"
 
 
+LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
+
+
 class Coco:
     """COCO images with all their captions, boxes, instance masks and a map of classes.
 
@@ -46,19 +49,18 @@ class Coco:
     Args:
         split: "train", "val" or "test" (which is val).
         size: Shorter side and centre crop in pixels; None keeps each image's own size.
-        count: The first so many images; None is all.
+        count: At most so many images, the first ones; None is all.
         root: The folder; None is `$ZOO_DATA/coco` or `data/coco`.
 
     Raises:
         DataError: A folder or file is missing, an annotation file is damaged, images that it lists are absent, or
             captions and images do not belong together.
-        UsageError: `count` is more than there are.
     """
 
     name: ClassVar[str] = "coco"
     object_rule: ClassVar[ObjectRule] = "largest"
     licence: ClassVar[str] = "annotations CC BY 4.0; images under the Flickr terms of each photographer"
-    layout: ClassVar[str] = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
+    layout: ClassVar[str] = LAYOUT
 
     def __init__(
         self, split: str = "train", size: int | None = 256, count: int | None = None, root: str | Path | None = None
@@ -72,8 +74,6 @@ class Coco:
         notes = self.root / "annotations"
         annotations = read_annotations(notes / f"captions_{self.part}.json", notes / f"instances_{self.part}.json")
         pictures = annotations.pictures
-        if count is not None and count > len(pictures):
-            raise UsageError(f"{self.part} has {len(pictures)} images, {count} were asked for")
         self.pictures = pictures[:count]
         self._categories = _class_ids(annotations)
         self._classes = ("background", *(name for _, name in sorted(annotations.categories.items())))
@@ -115,7 +115,14 @@ class Coco:
         placed = fit(height, width, self.size)
         things = [shape for shape in picture.shapes if not shape.crowd]
         boxes, kept = placed.boxes(np.array([thing.box for thing in things], np.float32).reshape(-1, 4))
-        layers = [placed.labels(shape.decode(height, width)) for shape in picture.shapes]
+        try:
+            layers = [placed.labels(shape.decode(height, width)) for shape in picture.shapes]
+        except Exception as error:  # pycocotools raises bare exceptions
+            raise DataError(
+                f"an outline of this image's objects is nonsense: {error}",
+                where=f"instances_{self.part}.json, {picture.file}",
+                remedy="unpack or download the annotations again",
+            ) from error
         segments = [layer for layer, shape in zip(layers, picture.shapes, strict=True) if not shape.crowd]
         whole = np.stack(segments) if segments else np.zeros((0, *placed.size), np.bool_)
         return Sample(

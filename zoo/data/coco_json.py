@@ -33,7 +33,11 @@ class Shape:
     outline: bytes
 
     def decode(self, height: int, width: int) -> NDArray[np.bool_]:
-        """The region's pixels, `height` x `width` bool."""
+        """The region's pixels, `height` x `width` bool.
+
+        Raises:
+            ValueError: The outline is for an image of another size.
+        """
         from pycocotools import mask as coco_mask
 
         outline = json.loads(self.outline)
@@ -41,7 +45,11 @@ class Shape:
             if not outline:
                 return np.zeros((height, width), np.bool_)
             runs = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
+        elif outline["size"] != [height, width]:
+            raise ValueError(f"run lengths for {outline['size']}, not {[height, width]}")
         elif isinstance(outline["counts"], list):
+            if sum(outline["counts"]) != height * width:  # pycocotools would write past the end
+                raise ValueError("run lengths that do not add up to the image")
             runs = coco_mask.frPyObjects(outline, height, width)
         else:
             runs = outline

@@ -22,6 +22,7 @@ from zoo.data.transforms import fit
 from zoo.errors import DataError, UsageError
 
 MASKS, CAPTIONS = "masks", "captions.jsonl"
+LAYOUT = (__doc__ or "").strip()
 
 
 class Folder:
@@ -30,7 +31,7 @@ class Folder:
     Args:
         split: "train", "val" or "test": the folder of that name, where there is one.
         size: Shorter side and centre crop in pixels; None keeps each image's own size, as `zoo inpaint` does.
-        count: The first so many images; None is all.
+        count: At most so many images, the first ones; None is all.
         root: The folder.
         mask_root: Where the masks are; None is `masks` in it. Named, it must hold one for every image.
         mask_threshold: See `zoo.data.image.read_mask`.
@@ -42,13 +43,13 @@ class Folder:
     Raises:
         DataError: No folder, no images, two images of one name, images without mask or caption where others have
             one, masks or captions of no image, or a damaged captions file.
-        UsageError: `root` is not given, or `count` is more than there are.
+        UsageError: `root` is not given.
     """
 
     name: ClassVar[str] = "folder"
     object_rule: ClassVar[ObjectRule] = "largest"
     licence: ClassVar[str] = "yours"
-    layout: ClassVar[str] = (__doc__ or "").strip()
+    layout: ClassVar[str] = LAYOUT
 
     def __init__(
         self,
@@ -71,8 +72,6 @@ class Folder:
         named, self.skipped = _images(self.folder, masks)
         self.masks = _masks(named, masks, required=mask_root is not None)
         self.captions = _captions(named, self.folder)
-        if count is not None and count > len(named):
-            raise UsageError(f"the folder has {len(named)} images, {count} were asked for")
         self.files = dict(sorted(named.items())[:count])
         self._names = list(self.files)
         self._ids = [f"folder/{self.split}/{name}" for name in self._names]

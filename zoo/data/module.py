@@ -33,9 +33,9 @@ class InpaintingData(LightningDataModule):
         seed: Keys the order, the masks and the captions.
         mask: The mask kind, or mixture, of validation, test and prediction.
         train_mask: The mixture of training, drawn anew for every visit.
-        train_count: How many training images, the first ones; None is the dataset's default.
-        val_count: How many validation images.
-        test_count: How many test images.
+        train_count: At most so many training images, the first ones; None is the dataset's default.
+        val_count: The same for validation.
+        test_count: The same for test and prediction.
         caption: The caption of an image in evaluation: its "first", or one "keyed" by seed and id.
         cache_mb: Training and validation sets are kept decoded in memory where they fit into this many megabytes
             (each; shared out among the workers).

@@ -18,12 +18,13 @@ class ImageMetrics(Metric):  # type: ignore[misc]  # torchmetrics is not followe
     """
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        zeros = torch.zeros(len(NAMES), dtype=torch.float64)
-        self.add_state("total", zeros, dist_reduce_fx="sum")
-        self.add_state("count", zeros, dist_reduce_fx="sum")
+        for state in ("total", "count"):
+            self.add_state(state, torch.zeros(len(NAMES), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None = None) -> None:
         """Adds a batch.
@@ -34,10 +35,10 @@ class ImageMetrics(Metric):  # type: ignore[misc]  # torchmetrics is not followe
             mask: B 1 H W in {0, 1}, 1 = hole.
             raw: B 3 H W float in [0, 1], or None.
         """
-        for k, values in enumerate(per_image(composite, truth, mask, raw).values()):
-            defined = ~values.isnan()
-            self.total[k] += values[defined].sum()
-            self.count[k] += defined.sum()
+        values = torch.stack(list(per_image(composite, truth, mask, raw).values()))
+        missing = (0, 0, 0, len(NAMES) - len(values))  # without a raw output its change, the last name, is missing
+        self.total = self.total + torch.nn.functional.pad(values.nansum(1, keepdim=True), missing)[:, 0]
+        self.count = self.count + torch.nn.functional.pad((~values.isnan()).sum(1, keepdim=True), missing)[:, 0]
 
     def compute(self) -> dict[str, Tensor]:
         """The means over all updates."""

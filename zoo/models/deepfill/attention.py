@@ -8,22 +8,22 @@ kernels are the patches of one image. Here neither kind of patch is ever built:
 * Neighbouring pasted patches overlap. Sorted by the pixel of the 2x2 cell that they write, the overlap is a diagonal
   sum of the attention matrix, and each of the four pixels costs one product with C channels.
 
-That is 5 C multiplications per pair of cells where the plain form takes 25 C. Maps carry one empty column on the right:
-a shift by one flat position then never runs from the end of a row into the next.
+That is 5 C multiplications per pair of cells where the plain form takes 25 C.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import DataError
+from zoo.models.deepfill.factored import DiagonalSum, Paste, PatchScores, sum_along
 
 EPSILON = 1e-4  # the floor of a key's norm: after a ReLU whole patches are zero
 EXCLUDED = -1e30  # the logit of an excluded key: finite, because -inf makes NaN where every key is excluded
@@ -57,103 +57,6 @@ class AttentionOptions:
     mask_down: Literal["max", "nearest"] = "max"
     normalize_query: bool = False
     query_chunk: int = 0
-
-
-def _diagonal_sum(x: Tensor, step: int) -> Tensor:
-    """out[q, k] = x[q - step, k - step] + x[q, k] + x[q + step, k + step], zero outside; B Q K."""
-    out = x.clone()
-    out[:, step:, step:] += x[:, :-step, :-step]
-    out[:, :-step, :-step] += x[:, step:, step:]
-    return out
-
-
-def _shift_add(x: Tensor, step: int) -> Tensor:
-    """out[q, k] = x[q, k] + x[q + step, k + step], zero outside; B Q K. Its adjoint is the same with -step."""
-    out = x.clone()
-    if step > 0:
-        out[:, :-step, :-step] += x[:, step:, step:]
-    else:
-        out[:, -step:, -step:] += x[:, :step, :step]
-    return out
-
-
-def _wipe(x: Tensor, columns: int) -> Tensor:
-    """Zeroes, in place, the queries in the empty column (B Q K, Q a multiple of `columns`)."""
-    x.view(x.shape[0], -1, columns, x.shape[2])[:, :, -1].zero_()
-    return x
-
-
-class _DiagonalSum(torch.autograd.Function):
-    """`_diagonal_sum`, which is its own adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: int) -> Tensor:
-        ctx.step = step
-        return _diagonal_sum(x, step)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _diagonal_sum(grad, ctx.step), None
-
-
-class _PatchScores(torch.autograd.Function):
-    """Inner products of 3x3 patches from the Gram matrix of pixels, each key scaled; query B C Q, key B C K."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, scale: Tensor, columns: int) -> Tensor:
-        gram = torch.bmm(query.transpose(1, 2), key)
-        scores = _diagonal_sum(_diagonal_sum(gram, columns), 1).mul_(scale)
-        ctx.save_for_backward(query, key, scale, scores)
-        ctx.columns = columns
-        return _wipe(scores, columns)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query, key, scale, scores = ctx.saved_tensors
-        total = torch.linalg.vecdot(grad, scores, dim=1).unsqueeze(1)
-        grad_scale = torch.where(scale > 0, total / scale, 0.0)
-        grad = _wipe(grad * scale, ctx.columns)
-        gram = _diagonal_sum(_diagonal_sum(grad, 1), ctx.columns)
-        return torch.bmm(key, gram.transpose(1, 2)), torch.bmm(query, gram), grad_scale, None
-
-
-class _Paste(torch.autograd.Function):
-    """Overlap-add of 4x4 patches at stride 2; attention B Q K, raw B 4 C K, result B 4 C Q.
-
-    The second axis is the pixel of the 2x2 cell, row by row. The upper pixels of a cell are also written by the patch
-    of the query above, the lower ones by that below; likewise left and right.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, attention: Tensor, raw: Tensor, columns: int) -> Tensor:
-        ctx.save_for_backward(attention, raw)
-        ctx.columns = columns
-        out = []
-        for row in (0, 1):
-            rows = _wipe(_shift_add(attention, (2 * row - 1) * columns), columns)
-            for column in (0, 1):
-                overlapped = _shift_add(rows, 2 * column - 1).to(raw.dtype)
-                out.append(torch.bmm(raw[:, 2 * row + column], overlapped.transpose(1, 2)))
-        return torch.stack(out, 1)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        attention, raw = ctx.saved_tensors
-        grad_attention, grad_raw = torch.zeros_like(attention), []
-        for row in (0, 1):
-            rows = _wipe(_shift_add(attention, (2 * row - 1) * ctx.columns), ctx.columns)
-            grad_rows = torch.zeros_like(attention)
-            for column in (0, 1):
-                pixel = 2 * row + column
-                overlapped = _shift_add(rows, 2 * column - 1).to(raw.dtype)
-                grad_raw.append(torch.bmm(grad[:, pixel], overlapped))
-                product = torch.bmm(grad[:, pixel].transpose(1, 2), raw[:, pixel]).to(attention.dtype)
-                grad_rows += _shift_add(product, 1 - 2 * column)
-            grad_attention += _shift_add(_wipe(grad_rows, ctx.columns), (1 - 2 * row) * ctx.columns)
-        return grad_attention, torch.stack(grad_raw, 1), None
 
 
 class _Maps(NamedTuple):
@@ -249,7 +152,9 @@ class ContextualAttention(nn.Module):
             key=F.pad(key, (0, 1)).flatten(2),
             key_scale=F.pad(self.options.scale / _patch_norm(key), (0, 1)).flatten(2),
             query_scale=F.pad(1.0 / _patch_norm(query), (0, 1)).transpose(1, 2).transpose(2, 3),
-            bias=F.pad((1.0 - valid) * EXCLUDED * (self.options.masking == "masked"), (0, 1), value=EXCLUDED).flatten(2),
+            bias=F.pad((1.0 - valid) * EXCLUDED * (self.options.masking == "masked"), (0, 1), value=EXCLUDED).flatten(
+                2
+            ),
             valid=F.pad(valid, (0, 1)).flatten(2),
             raw=F.pad(F.pixel_unshuffle(background, 2), (0, 1)).unflatten(1, (-1, 4)).transpose(1, 2).flatten(3),
         )
@@ -283,7 +188,7 @@ class ContextualAttention(nn.Module):
         height, columns = maps.query.shape[2:]
         low, high = max(start - 1, 0), min(stop + 1, height)
         query = maps.query[:, :, low:high].flatten(2)
-        scores: Tensor = _PatchScores.apply(query, maps.key, maps.key_scale, columns)  # type: ignore[no-untyped-call]
+        scores: Tensor = PatchScores.apply(query, maps.key, maps.key_scale, columns)  # type: ignore[no-untyped-call]
         if high - low > stop - start:
             scores = scores[:, (start - low) * columns : (stop - low) * columns]
         if self.options.normalize_query:
@@ -298,7 +203,7 @@ class ContextualAttention(nn.Module):
         low, high = max(start - 1, 0), min(stop + 1, height)
         scores: Tensor = self._scores(maps, low, high)
         for step in (1, columns):
-            scores = _DiagonalSum.apply(scores, step)  # type: ignore[no-untyped-call]
+            scores = DiagonalSum.apply(scores, step)  # type: ignore[no-untyped-call]
         if high - low > stop - start:
             scores = scores[:, (start - low) * columns : (stop - low) * columns]
         return scores
@@ -309,13 +214,13 @@ class ContextualAttention(nn.Module):
         width = columns - 1
         rows = sorted({row % height for row in range(start - 2, stop + 2)})
         runs = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row - 1] + [len(rows)]
-        parts = [self._scores(maps, rows[a], rows[b - 1] + 1) for a, b in zip(runs, runs[1:], strict=False)]
+        parts = [self._scores(maps, rows[a], rows[b - 1] + 1) for a, b in pairwise(runs)]
         scores = torch.cat(parts, 1).unflatten(1, (-1, columns)).unflatten(3, (height, columns))
         scores = scores[:, :, :-1, :, :-1].flatten(3).flatten(1, 2)
         cells = torch.arange(height * width, device=scores.device).view(height, width)
         shown = cells[rows].flatten()
         for line in (cells.flatten(), cells.t().flatten()):
-            scores = _sum_along(scores, line, shown)
+            scores = sum_along(scores, line, shown)
         wanted = slice(rows.index(start) * width, (rows.index(start) + stop - start) * width)
         scores = scores[:, wanted].unflatten(1, (-1, width)).unflatten(3, (height, width))
         return F.pad(scores, (0, 1, 0, 0, 0, 1)).flatten(3).flatten(1, 2)
@@ -334,7 +239,7 @@ class ContextualAttention(nn.Module):
         above, below = int(start > 0), int(stop < height)
         if above or below:
             attention = F.pad(attention, (0, 0, above * columns, below * columns))
-        cells: Tensor = _Paste.apply(attention, maps.raw, columns)  # type: ignore[no-untyped-call]
+        cells: Tensor = Paste.apply(attention, maps.raw, columns)  # type: ignore[no-untyped-call]
         return cells.unflatten(3, (-1, columns))
 
     def _cells_by_block(self, maps: _Maps, blocks: list[tuple[int, int]]) -> Tensor:
@@ -365,25 +270,3 @@ def _patch_norm(x: Tensor) -> Tensor:
     squares = F.avg_pool2d(x.square().sum(1, keepdim=True), 3, 1, 1, divisor_override=1)
     # The floor goes under the root: the root of zero has an infinite slope, which would make NaN gradients.
     return squares.clamp_min(EPSILON**2).sqrt()
-
-
-def _sum_along(scores: Tensor, line: Tensor, shown: Tensor) -> Tensor:
-    """out[q, k] = Σ_d scores[q + d, k + d] for d in -1, 0, 1 along `line`, an ordering of the cells; zero past its ends.
-
-    Args:
-        scores: B Q L.
-        line: The L cells in the order of the flattened index.
-        shown: The cells that the Q queries are; a neighbour that is not among them counts as zero.
-    """
-    cells = len(line)
-    position = torch.empty_like(line)
-    position[line] = torch.arange(cells, device=line.device)
-    ended = torch.cat([line.new_full((1,), cells), line, line.new_full((1,), cells)])  # `cells` stands for none
-    rank = line.new_full((cells + 1,), len(shown))
-    rank[shown] = torch.arange(len(shown), device=line.device)
-    padded = F.pad(scores, (0, 1, 0, 1))
-    out = scores
-    for step in (0, 2):
-        queries, keys = rank[ended[position[shown] + step]], ended[position + step]
-        out = out + padded.index_select(1, queries).index_select(2, keys)
-    return out

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from zoo.errors import DataError
 
 SLOPE = 0.2  # of the leaky ReLU
 
@@ -24,7 +27,7 @@ class SpectralConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # the iteration's matrix products would run in bf16
             weight = self.weight
-        return self._conv_forward(x, weight, self.bias)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
 class PatchDiscriminator(nn.Module):
@@ -39,9 +42,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels_in: int = 4, base: int = 64, layers: int = 6) -> None:
         super().__init__()
         channels = [channels_in, *(base * min(2**i, 4) for i in range(layers))]
-        self.layers = nn.ModuleList(
-            SpectralConv(c, d, 5, 2, 2) for c, d in zip(channels, channels[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(SpectralConv(c, d, 5, 2, 2) for c, d in pairwise(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores, B C H/2^layers W/2^layers, of images B C H W; also the last layer is rectified."""
@@ -61,7 +62,8 @@ class Critic(nn.Module):
 
     def __init__(self, channels_in: int, channels: Sequence[int], size: int) -> None:
         super().__init__()
-        pairs = zip([channels_in, *channels], channels, strict=False)
+        self.size = size
+        pairs = pairwise([channels_in, *channels])
         self.layers = nn.ModuleList(nn.Conv2d(c, d, 5, 2, 2) for c, d in pairs)
         side = -(-size // 2 ** len(channels))
         self.score = nn.Linear(channels[-1] * side * side, 1)
@@ -70,7 +72,16 @@ class Critic(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores, B, of images B C size size."""
+        """Scores, B, of images B C size size.
+
+        Raises:
+            DataError: The images have another size.
+        """
+        if x.shape[-2:] != (self.size, self.size):
+            raise DataError(
+                f"this critic was built for {self.size} x {self.size} images, got {x.shape[-2]} x {x.shape[-1]}",
+                remedy="set the model's size to the data's, or use gan=sn_patch, which takes any size",
+            )
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
         scores: Tensor = self.score(x.flatten(1)).squeeze(1)
@@ -99,28 +110,28 @@ class Critics(nn.Module):
             self.crop = Critic(channels_in, [*wide, 8 * base], local_size)
 
     def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Scores, B each, by critic: `global` of the images, `local` of their crops.
+        """Scores, B each: `whole` of the images, `crop` of the crops around their holes.
 
         Args:
             image: B 3 H W.
-            mask: B 1 H W, 1 = hole; says where to crop.
+            mask: B 1 H W, 1 = hole.
         """
-        x = torch.cat([image, mask], 1) if self.with_mask else image
-        return self.score_views(self.views(x, mask))
+        return {name: self.score(name, *view) for name, view in self.views(image, mask).items()}
 
-    def views(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """What each critic sees of B C H W maps: `global` the whole, `local` the crop around the hole."""
+    def views(self, image: Tensor, mask: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What each critic looks at: the image and the mask, whole or cropped around the hole."""
         views = {}
         if hasattr(self, "whole"):
-            views["global"] = x
+            views["whole"] = (image, mask)
         if hasattr(self, "crop"):
-            views["local"] = crop_hole(x, mask, self.local_size)
+            both = crop_hole(torch.cat([image, mask], 1), mask, self.local_size)
+            views["crop"] = (both[:, :3], both[:, 3:])
         return views
 
-    def score_views(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scores, B each, of what `views` made."""
-        critics = {"global": "whole", "local": "crop"}
-        return {name: getattr(self, critics[name])(view) for name, view in views.items()}
+    def score(self, name: str, image: Tensor, mask: Tensor) -> Tensor:
+        """Scores, B, of one critic for what `views` made for it."""
+        scores: Tensor = getattr(self, name)(torch.cat([image, mask], 1) if self.with_mask else image)
+        return scores
 
 
 def crop_hole(x: Tensor, mask: Tensor, size: int) -> Tensor:
@@ -133,7 +144,9 @@ def crop_hole(x: Tensor, mask: Tensor, size: int) -> Tensor:
     """
     hole = mask[:, 0] > 0.5
     starts = [_crop_starts(hole.any(axis), size) for axis in (2, 1)]
-    return torch.stack([x[i, :, t : t + size, left : left + size] for i, (t, left) in enumerate(zip(*starts, strict=True))])
+    return torch.stack(
+        [x[i, :, t : t + size, left : left + size] for i, (t, left) in enumerate(zip(*starts, strict=True))]
+    )
 
 
 def _crop_starts(hole: Tensor, size: int) -> list[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 TINY = 1e-12  # under the root of a slope: the root of zero has an infinite derivative
 
 
-# --- DeepFill-v2 -------------------------------------------------------------------------------------------------------
+# --- DeepFill-v2 ---
 
 
 def reconstruction(I: Tensor, x: Tensor) -> Tensor:  # noqa: E741
@@ -44,7 +44,7 @@ def hinge_generator(D_fake: Tensor) -> Tensor:
     return -D_fake.mean()
 
 
-# --- DeepFill-v1 -------------------------------------------------------------------------------------------------------
+# --- DeepFill-v1 ---
 
 
 def wasserstein_critic(D_real: Tensor, D_fake: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,8 @@ from zoo.models.deepfill.attention import AttentionOptions
 from zoo.models.deepfill.discriminator import Critics, PatchDiscriminator
 from zoo.models.deepfill.network import Generated, Generator, GeneratorOptions
 from zoo.module import InpaintingModule
+
+Discriminator = PatchDiscriminator | Critics
 
 CHOICES = {
     "gated": ("on", "plain", "partial"),
@@ -146,6 +149,7 @@ class DeepFill(InpaintingModule):
         _check(options)
         self.generator = Generator(_generator_options(options), _attention_options(options))
         self.discriminator = _discriminator(options)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs and tensor cores
         if guided:
             self.__dict__["needs"] = self.needs | {"edge"}  # this model's own; the class attribute stays
 
@@ -165,66 +169,69 @@ class DeepFill(InpaintingModule):
     # --- training --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step: the generator once, then the discriminator, then the generator's own update."""
+        """One step: the generator runs once, then the discriminator learns, then the generator."""
         I, M = batch["image"] * 2.0 - 1.0, batch["mask"]  # noqa: E741
         if self.iteration < self.hparams["pretrain_coarse"]:
-            return self._pretrain_coarse(batch, I)
+            self._pretrain_coarse(batch, I)
+            return
+        D = self.discriminator
         generators_turn = self._generators_turn()
         with torch.set_grad_enabled(generators_turn):
             x1, x2 = self._generate(batch)
         C2 = composite(x2, I, M)
         terms: dict[str, Tensor] = {}
-        if self.discriminator is not None:
+        if D is not None:
             with self.turn("discriminator") as minimize:
-                terms |= self._discriminator_terms(batch, I, C2.detach())
+                terms |= self._discriminator_terms(D, batch, I, C2.detach())
                 minimize(terms["l_d"])
         if generators_turn:
             with self.turn("generator") as minimize:
                 terms |= self._reconstruction_terms(I, x1, x2, M)
                 l_g = terms["l_rec"]
-                if self.discriminator is not None:
-                    terms["l_adv"] = self._adversarial_loss(batch, C2)
+                if D is not None:
+                    terms["l_adv"] = self._adversarial_loss(D, batch, C2)
                     l_g = l_g + self.hparams["adv"] * terms["l_adv"]
                 minimize(l_g)
         self.log_terms("train", terms)
-        return None
 
     def _pretrain_coarse(self, batch: Batch, I: Tensor) -> None:  # noqa: E741
+        """v1's optional first phase: the coarse network alone, by its l1 loss."""
         with self.turn("generator") as minimize:
-            x1 = self._generate(batch).coarse
-            loss = losses.reconstruction(I, x1)  # type: ignore[arg-type]
-            minimize(loss)
-        self.log_terms("train", {"l_coarse": loss})
+            l_coarse = losses.reconstruction(I, self.generator.rough(I, batch["mask"], self._sketch(batch)))
+            minimize(l_coarse)
+        self.log_terms("train", {"l_coarse": l_coarse})
 
     def _generators_turn(self) -> bool:
         """Whether this batch is one of the `critic_steps`-th, on which the generator learns too."""
-        if self.discriminator is None:
-            return True
         steps = self._backwards.get("discriminator", 0) // self.accumulate
-        return bool((steps + 1) % self.hparams["critic_steps"] == 0)
+        return self.discriminator is None or (steps + 1) % int(self.hparams["critic_steps"]) == 0
 
-    def _discriminator_terms(self, batch: Batch, I: Tensor, C2: Tensor) -> dict[str, Tensor]:  # noqa: E741
-        """L_D; real and fake go through the discriminator as one batch, which DDP and spectral norm ask for."""
-        M = batch["mask"]
-        if isinstance(self.discriminator, PatchDiscriminator):
-            D_real, D_fake = self.discriminator(self._seen(batch, I, C2)).float().chunk(2)
-            return {"l_d": losses.hinge_discriminator(D_real, D_fake)}
-        assert isinstance(self.discriminator, Critics)  # noqa: S101
-        D = self.discriminator
-        with torch.autocast(self.device.type, enabled=False):  # the penalty differentiates twice
-            scores = {name: s.chunk(2) for name, s in D(torch.cat([I, C2]), torch.cat([M, M])).items()}
-            l_wgan = torch.stack([losses.wasserstein_critic(*pair) for pair in scores.values()]).sum()
-            t = torch.rand(len(I), 1, 1, 1, device=self.device)
-            l_gp = D.penalty(losses.interpolate(I, C2, t), M, self.hparams["gp_mode"])
+    def _discriminator_terms(self, D: Discriminator, batch: Batch, I: Tensor, C2: Tensor) -> dict[str, Tensor]:  # noqa: E741
+        """L_D. Truth and composite go through D as one batch, which DDP and spectral norm ask for."""
+        if isinstance(D, Critics):
+            return self._critic_terms(D, batch, I, C2)
+        D_real, D_fake = D(self._seen(batch, I, C2)).float().chunk(2)
+        return {"l_d": losses.hinge_discriminator(D_real, D_fake)}
+
+    def _critic_terms(self, D: Critics, batch: Batch, I: Tensor, C2: Tensor) -> dict[str, Tensor]:  # noqa: E741
+        """v1's L_D = Σ over critics of the Wasserstein loss + λ times the penalty, in float32."""
+        M, step = batch["mask"], self._backwards.get("discriminator", 0)
+        with torch.autocast(self.device.type, enabled=False):
+            scores = [score.chunk(2) for score in D(torch.cat([I, C2]), torch.cat([M, M])).values()]
+            l_wgan = torch.stack([losses.wasserstein_critic(*pair) for pair in scores]).sum()
+            t = Noise(batch["id"], step).uniform("interpolation", (1, 1, 1), I.device)
+            views = D.views(losses.interpolate(I, C2, t), M).items()
+            mode = self.hparams["gp_mode"]
+            penalties = [losses.gradient_penalty(partial(D.score, name, mask=m), x, m, mode) for name, (x, m) in views]
+            l_gp = torch.stack(penalties).sum()
         return {"l_d": l_wgan + self.hparams["gp_lambda"] * l_gp, "l_wgan": l_wgan, "l_gp": l_gp}
 
-    def _adversarial_loss(self, batch: Batch, C2: Tensor) -> Tensor:
-        if isinstance(self.discriminator, PatchDiscriminator):
-            return losses.hinge_generator(self.discriminator(self._seen(batch, C2)).float())
-        assert isinstance(self.discriminator, Critics)  # noqa: S101
-        with torch.autocast(self.device.type, enabled=False):
-            scores = self.discriminator(C2, batch["mask"])
-            return torch.stack([losses.wasserstein_generator(s) for s in scores.values()]).sum()
+    def _adversarial_loss(self, D: Discriminator, batch: Batch, C2: Tensor) -> Tensor:
+        """The generator's side of the game, without its weight."""
+        if isinstance(D, Critics):
+            with torch.autocast(self.device.type, enabled=False):
+                return torch.stack([losses.wasserstein_generator(s) for s in D(C2, batch["mask"]).values()]).sum()
+        return losses.hinge_generator(D(self._seen(batch, C2)).float())
 
     def _seen(self, batch: Batch, *images: Tensor) -> Tensor:
         """What SN-PatchGAN sees of several images of a batch, as one batch: image, mask, sketch in the hole."""
@@ -286,7 +293,7 @@ def _attention_options(options: dict[str, Any]) -> AttentionOptions:
     return AttentionOptions(**{name[3:]: value for name, value in options.items() if name.startswith("ca_")})
 
 
-def _discriminator(options: dict[str, Any]) -> PatchDiscriminator | Critics | None:
+def _discriminator(options: dict[str, Any]) -> Discriminator | None:
     if options["gan"] == "none":
         return None
     if options["gan"] == "sn_patch":

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.compose import composite, hide
+from zoo.errors import UsageError
 from zoo.models.deepfill.attention import AttentionOptions, ContextualAttention
 
 Gate = Literal["on", "plain", "partial"]
@@ -109,6 +110,9 @@ class GatedConv(nn.Module):
         y = self._convolve(x)
         if self.gated == "on":
             features, gate = y.chunk(2, 1)
+            if y.is_contiguous(memory_format=torch.channels_last):  # strided halves are five times slower on a CPU
+                features = features.contiguous(memory_format=torch.channels_last)
+                gate = gate.contiguous(memory_format=torch.channels_last)
             return self._activate(features) * gate.sigmoid(), None
         return self._activate(y), None
 
@@ -276,11 +280,23 @@ class Generator(nn.Module):
         known = 1.0 - mask if self.options.gated == "partial" else None
         if self.coarse is None:
             return Generated(None, self._bound(self.refine(self._with_mask(masked, mask, sketch), mask, known)))
-        coarse = self._bound(self.coarse(self._with_mask(masked, mask, sketch), known)[0])
+        coarse = self.rough(image, mask, sketch)
         pasted = composite(coarse.detach() if self.options.detach_coarse else coarse, masked, mask)
         x = self._with_mask(pasted, mask, sketch) if self.with_mask else pasted
-        known = None if known is None else torch.ones_like(known)  # the coarse result has filled the hole
+        # Deviation: the coarse result has filled the hole, so that partial convolutions here know every pixel.
+        known = None if known is None else torch.ones_like(known)
         return Generated(coarse, self._bound(self.refine(x, mask, known)))
+
+    def rough(self, image: Tensor, mask: Tensor, sketch: Tensor | None = None) -> Tensor:
+        """The coarse result alone, B 3 H W in [-1, 1]; arguments as of `forward`.
+
+        Raises:
+            UsageError: There is no coarse network.
+        """
+        if self.coarse is None:
+            raise UsageError("this generator has no coarse network", remedy="build it with coarse=True")
+        known = 1.0 - mask if self.options.gated == "partial" else None
+        return self._bound(self.coarse(self._with_mask(hide(image, mask, 0.0), mask, sketch), known)[0])
 
     def _with_mask(self, image: Tensor, mask: Tensor, sketch: Tensor | None) -> Tensor:
         """cat[image, sketch in the hole, ones, mask]; the ones mark the border under zero padding."""

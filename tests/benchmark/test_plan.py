@@ -1,0 +1,144 @@
+"""What belongs to a plan, and what is refused before any work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes_benchmark import DATA, Trained
+from zoo.benchmark import Plan, load_suite, make_plan, suites
+from zoo.benchmark.plan import MethodPlan, differences
+from zoo.errors import UsageError, WeightsError
+from zoo.weights import save_weights
+
+FAKE = "tests.fakes_benchmark."
+
+
+def plan(*models: str, **options: Any) -> Plan:
+    return make_plan(DATA, "center", [FAKE + m if m[0].isupper() else m for m in models or ("mean",)], **options)
+
+
+def fixed() -> Plan:
+    return Plan(
+        "shapes", "test", None, {}, 512, 64, "00", "object", 0, "", (MethodPlan("a", "a", "b.A", "nano", "shapes", "11"),),
+        0, (), 16, "32-true", "cpu", 1, {"metrics": "1"}, "0.1.0",
+    )  # fmt: skip
+
+
+def test_the_hash_is_stable() -> None:
+    # Written down: a hash that moves by itself orphans every run folder.
+    assert fixed().name == "shapes-object-" + fixed().hash[:8]
+    assert fixed().hash == "PENDING"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mask": "center"}, {"mask_seed": 1}, {"seed": 1}, {"count": 511}, {"size": 32}, {"batch_size": 8},
+        {"precision": "bf16-mixed"}, {"accelerator": "cuda"}, {"threads": 2}, {"manifest_sha256": "22"},
+        {"metrics": {"metrics": "2"}}, {"guidance": ("edge",)}, {"root": "/data"}, {"data_options": {"mask_root": "x"}},
+        {"methods": (MethodPlan("a", "a", "b.A", "nano", "shapes", "12"),)},
+        {"methods": (MethodPlan("a", "a", "b.A", "nano", "shapes", "11", {"steps": 50}),)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_changes_a_number_changes_the_hash(change: dict[str, Any]) -> None:
+    changed = replace(fixed(), **change)
+    assert changed.hash != fixed().hash
+    assert differences(fixed(), changed) == list(change)
+
+
+def test_places_do_not_change_the_hash() -> None:
+    method = replace(fixed().methods[0], weights="/elsewhere/a.safetensors")
+    moved = replace(fixed(), methods=(method,), manifest="/elsewhere", left_out={"cma": "no weights"})
+    assert moved.hash == fixed().hash
+
+
+def test_a_plan_reads_back_as_it_was(tmp_path: Path) -> None:
+    made = plan("mean", "Fake", guidance=("edge",), limit=5)
+    (tmp_path / "plan.json").write_text(made.to_json())
+    again = Plan.read(tmp_path)
+    assert again == made
+    assert again.hash == made.hash == plan("mean", "Fake", guidance=("edge",), limit=5).hash
+    assert (made.count, made.size, made.dataset) == (5, 64, DATA)
+    assert made.name.startswith("Dots-center-")
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        (("telia",), {}, "unknown model 'telia'"),
+        (("mean", "mean"), {}, "there twice"),
+        (("mean@",), {}, "not NAME"),
+        (("mean@x y=a",), {}, "not NAME"),
+        (("mean@x",), {}, "same as 'mean'"),
+        (("mean",), {"weights": {"cma": "x"}}, "not compared"),
+        (("mean",), {"settings": {"cma": {"steps": 1}}}, "not compared"),
+        (("Fake",), {"settings": {FAKE + "Fake": {"stength": 1}}}, "did you mean 'strength'"),
+        (("mean",), {"guidance": ("edges",)}, "unknown guidance"),
+        (("mean",), {"precision": "16"}, "unknown precision"),
+        (("mean",), {"precision": "16-mixed"}, "needs a GPU"),
+        (("mean",), {"batch_size": 0}, "batch size must be at least 1"),
+        (("mean",), {"accelerator": "tpu"}, "unknown accelerator"),
+        (("Reader",), {"data_options": {"silent": True}}, "needs caption"),
+        (("mean",), {"data_options": {"colour": 1}}, "no option"),
+    ],
+)
+def test_refusals(models: tuple[str, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(*models, **options)
+    assert message in str(caught.value)
+
+
+def test_an_unknown_mask_is_refused() -> None:
+    with pytest.raises(UsageError, match="centre"):
+        make_plan(DATA, "centre", ["mean"])
+
+
+def test_weights_are_named_by_their_hash(tmp_path: Path) -> None:
+    file = save_weights(Trained(size=24), tmp_path / "a.safetensors", preset="nano", provenance={"data": {"name": "coco"}})
+    copy = tmp_path / "b.safetensors"
+    copy.write_bytes(file.read_bytes())
+    name = FAKE + "Trained"
+    first, second = plan(f"Trained@own={file}"), plan(f"Trained@own={copy}")
+    assert first.hash == second.hash
+    assert first.methods[0].label == f"{name}@own"
+    assert (first.methods[0].preset, first.methods[0].trained_on, first.size) == ("nano", "coco", 24)
+    assert plan("Trained", weights={name: file}).methods[0].weights == str(file)
+    with pytest.raises(WeightsError, match="not of 'deepfill'"):
+        plan("deepfill", weights={"deepfill": file})
+    with pytest.raises(WeightsError, match="are here"):
+        plan("Trained")
+    with pytest.raises(UsageError, match="takes no weights"):
+        plan("mean", weights={"mean": file})
+
+
+def test_the_default_is_what_can_run_and_says_what_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.models.MODELS", {"blind": FAKE + "Trained"})
+    monkeypatch.setattr("zoo.models.CONTROLS", {"mean": "zoo.models.controls.Mean", "reader": FAKE + "Reader"})
+    made = make_plan(DATA, "center", data_options={"silent": True})
+    assert [method.label for method in made.methods] == ["mean"]
+    assert "weights" in made.left_out["blind"]
+    assert "caption" in made.left_out["reader"]
+    with pytest.raises(WeightsError):
+        make_plan(DATA, "center", preset="paper")
+
+
+def test_suites_are_arguments_of_a_plan(tmp_path: Path) -> None:
+    assert {"object", "freeform"} <= suites().keys()
+    for name in suites():
+        options = load_suite(name)
+        assert options["dataset"] == "shapes"
+        assert make_plan(**options, models=["mean"]).mask == options["mask"]
+    with pytest.raises(UsageError, match="unknown suite"):
+        load_suite("objekt")
+    own = tmp_path / "own.yaml"
+    own.write_text("dataset: shapes\nmaks: object\n")
+    with pytest.raises(UsageError, match="unknown suite option 'maks'"):
+        load_suite(own)
+    own.write_text("dataset: [\n")
+    with pytest.raises(UsageError, match="YAML"):
+        load_suite(own)

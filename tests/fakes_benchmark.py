@@ -1,0 +1,152 @@
+"""A small dataset and methods that misbehave in known ways, for the tests of the benchmark. Reached by dotted path."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zoo.batch import Batch
+from zoo.data.base import ObjectRule, Sample
+from zoo.errors import DataError
+from zoo.keyed import Noise, numpy_generator
+from zoo.module import InpaintingModule
+
+DATA = "tests.fakes_benchmark:Dots"
+
+
+class Dots:
+    """Random smooth images with a caption. `broken` lists indices that cannot be read, `silent` leaves captions out."""
+
+    name: ClassVar[str] = "dots"
+    object_rule: ClassVar[ObjectRule] = "largest"
+    licence: ClassVar[str] = "made here"
+    classes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        split: str = "test",
+        size: int = 24,
+        count: int | None = None,
+        root: str | Path | None = None,
+        broken: str = "",
+        silent: bool = False,
+    ) -> None:
+        self.size, self.count, self.silent = size, count or 21, silent
+        self.broken = {int(index) for index in broken.split(",") if index}
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"image"} if self.silent else {"image", "caption"})
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [f"dots/{index}" for index in range(self.count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample(self, index: int) -> Sample:
+        if index in self.broken and not os.environ.get("DOTS_MENDED"):
+            raise DataError("the file is damaged", where=f"dots/{index}")
+        draw = numpy_generator("dots", index)
+        coarse = draw.integers(0, 256, (4, 4, 3))
+        image = np.kron(coarse, np.ones((self.size // 4, self.size // 4, 1))).astype(np.uint8)
+        captions = () if self.silent else (f"a <script>alert({index})</script> & dots",)
+        return Sample(id=f"dots/{index}", image=image, captions=captions)
+
+    def judge(self, sample_id: str, composite: NDArray[np.uint8], mask: NDArray[np.uint8]) -> dict[str, float]:
+        index = int(sample_id.rpartition("/")[2])
+        return {"colour_fidelity": float(composite.mean() > 127), "objects": 1 + index % 3} if index % 4 else {}
+
+
+class Fake(InpaintingModule):
+    """No weights; subclasses say what happens."""
+
+    trainable: ClassVar[bool] = False
+
+    def __init__(self, size: int = 24, strength: float = 1.0) -> None:
+        super().__init__(size=size, multiple=4)
+        self.save_hyperparameters()
+        self.strength = strength
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        return batch["image"] * self.strength
+
+
+class Mixing(Fake):
+    """A real network with fixed weights and noise, whose last bits depend on shapes as those of any network do."""
+
+    def __init__(self, size: int = 24, strength: float = 1.0) -> None:
+        super().__init__(size, strength)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.network = nn.Sequential(nn.Conv2d(4, 32, 5, padding=2), nn.ELU(), nn.Conv2d(32, 3, 5, padding=2))
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        raw = self.network(torch.cat([batch["image"], batch["mask"]], 1))
+        raw = raw + 0.05 * noise.normal("latent", raw.shape[1:], raw.device)
+        return torch.sigmoid(raw + 0.05 * torch.rand(1)[0])  # the global generator too
+
+
+class Slow(Mixing):
+    """Takes its time, so that a test can kill it in the middle."""
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        time.sleep(0.25)
+        return super().inpaint(batch, noise)
+
+
+class Crashing(Mixing):
+    """Raises on two images."""
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        if {"dots/3", "dots/8"} & set(batch["id"]):
+            raise RuntimeError("no idea what this is\nsecond line")
+        return super().inpaint(batch, noise)
+
+
+class NotANumber(Mixing):
+    """NaN in the hole of one image."""
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        raw = super().inpaint(batch, noise)
+        for place, sample in enumerate(batch["id"]):
+            if sample == "dots/5":
+                raw[place] = float("nan")
+        return raw
+
+
+class Hungry(Mixing):
+    """Has memory for two images at a time."""
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        if len(batch["id"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        return super().inpaint(batch, noise)
+
+
+class Unloadable(Fake):
+    """Cannot be made."""
+
+    def __init__(self, size: int = 24) -> None:
+        raise OSError("a file of mine is gone")
+
+
+class Reader(Fake):
+    """Needs a caption."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"image", "mask", "caption"})
+
+
+class Trained(Mixing):
+    """A network whose weights come from a file."""
+
+    trainable: ClassVar[bool] = True

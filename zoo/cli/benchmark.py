@@ -1,0 +1,189 @@
+"""`zoo benchmark`: a plan from options, the run with its progress, then the table and the pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.interrupt import Stopped
+from zoo.cli.progress import Meter
+from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, UsageError, WeightsError, unknown_name
+
+if TYPE_CHECKING:
+    from zoo.benchmark import Plan
+
+AGAIN = "what is measured is stored; the same command goes on"
+
+
+def run(arguments: Namespace) -> int:
+    """Measures what the run folder lacks and prints the table."""
+    options = plan_options(arguments)
+    if arguments.fit:
+        fit_missing(options)
+    from zoo.benchmark import make_plan, run, summarize, to_json, write_report
+
+    plan = make_plan(**options)
+    _announce(plan)
+    try:
+        with Meter("benchmark", None, seconds=2.0) as meter:
+            result = run(
+                plan,
+                Path(arguments.out) if arguments.out else None,
+                workers=arguments.workers or 0,
+                devices=arguments.devices or 1,
+                shard=arguments.shard,
+                progress=lambda done, total, label: _show(meter, done, total, label),
+            )
+    except Stopped as error:
+        raise Stopped(error.number, AGAIN) from error
+    except KeyboardInterrupt as error:
+        raise Stopped(2, AGAIN) from error
+    files = write_report(result.folder)
+    summary = summarize(result.folder)
+    if arguments.json:
+        print(json.dumps(to_json(summary), indent=2))
+    else:
+        print_summary(summary, files)
+    if result.failed:
+        print(f"zoo: {result.failed} of {result.expected} rows failed; the report says why", file=sys.stderr)
+        return EXIT_FAILED_ROWS
+    return EXIT_OK
+
+
+def print_summary(summary: Any, files: Sequence[Path]) -> None:
+    """The table, the folder, and what lies in it."""
+    from zoo.benchmark import render_table
+
+    print(render_table(summary, width=shutil.get_terminal_size((110, 24)).columns))
+    print(f"run:   {summary.folder}")
+    for what, name in (("strip", "strip.png"), ("page", "index.html")):
+        for file in files:
+            if file.name == name:
+                print(f"{what + ':':<6} {file}")
+
+
+def _show(meter: Meter, done: int, total: int, label: str) -> None:
+    meter.total = total
+    meter.update(done, label or "rows")
+
+
+def _announce(plan: Plan) -> None:
+    for method in plan.methods:
+        trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}"
+        print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}", file=sys.stderr)
+    for name, reason in plan.left_out.items():
+        print(f"zoo benchmark: {name} is left out: {reason}", file=sys.stderr)
+    images = f"{plan.count} images of {plan.dataset}, {plan.mask} masks, {plan.size} pixels"
+    print(f"zoo benchmark: {images}", file=sys.stderr)
+
+
+def plan_options(arguments: Namespace) -> dict[str, Any]:
+    """The arguments of `make_plan` for a command line: the suite's, and over them what was typed.
+
+    Raises:
+        UsageError: An unknown name, or an option given twice.
+    """
+    from zoo.benchmark import load_suite
+    from zoo.cli.expand import check_data, check_preset, one
+
+    dataset = one(arguments.data, "--dataset")
+    check_data(dataset)
+    check_preset(arguments.preset)
+    typed = {
+        "dataset": dataset,
+        "mask": arguments.mask,
+        "models": _names(arguments.models),
+        "weights": dict(arguments.weights) or None,
+        "settings": _settings(arguments.set) or None,
+        "preset": arguments.preset,
+        "limit": arguments.limit,
+        "size": arguments.size,
+        "seed": arguments.seed,
+        "guidance": tuple(_names(arguments.guidance) or ()) or None,
+        "data_root": arguments.root,
+        "data_options": _data_options(arguments) or None,
+        "split": arguments.split,
+        "manifest": Path(arguments.manifest) if arguments.manifest else None,
+        "batch_size": arguments.batch_size,
+        "precision": arguments.precision,
+        "accelerator": arguments.accelerator,
+    }
+    suite = load_suite(arguments.suite) if arguments.suite else {}
+    _check_models(typed["models"])
+    return {**suite, **{name: value for name, value in typed.items() if value is not None}}
+
+
+def _check_models(models: Sequence[str] | None) -> None:
+    from zoo.models import CONTROLS, MODELS
+
+    for entry in models or ():
+        name = entry.partition("=")[0].partition("@")[0]
+        if "." not in name and ":" not in name and name not in MODELS and name not in CONTROLS:
+            raise unknown_name("model", name, [*MODELS, *CONTROLS])
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"'{text}' names nothing", remedy="names are separated by commas: deepfill,telea")
+    return names
+
+
+def _data_options(arguments: Namespace) -> dict[str, Any]:
+    names = ("mask_root", "mask_threshold", "mask_invert")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def _settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`ecdm.steps=50` as {"ecdm": {"steps": 50}}."""
+    settings: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        method, dot, name = path.rpartition(".")
+        if not (equals and dot and method and name):
+            raise UsageError(f"'{text}' is not METHOD.OPTION=VALUE", remedy="such as --set ecdm.steps=50")
+        try:
+            settings.setdefault(method, {})[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings.setdefault(method, {})[name] = value
+    return settings
+
+
+def fit_missing(options: Mapping[str, Any]) -> None:
+    """Trains the methods of a plan that have no weights, one after the other, as `zoo fit` would.
+
+    Raises:
+        WeightsError: A training failed.
+    """
+    for command in fit_commands(options):
+        print(f"zoo benchmark: {' '.join(command)}", file=sys.stderr)
+        code = subprocess.run([sys.executable, "-m", "zoo", *command[1:]], stdout=sys.stderr, check=False).returncode
+        if code != EXIT_OK:
+            raise WeightsError(f"training ended with exit code {code}", where=" ".join(command))
+
+
+def fit_commands(options: Mapping[str, Any]) -> list[list[str]]:
+    """The command lines that train what a plan lacks."""
+    from zoo.models import CONTROLS, MODELS
+    from zoo.weights import find_weights
+
+    dataset = options.get("dataset", "shapes")
+    preset = options.get("preset") or ("nano" if dataset == "shapes" else "paper")
+    commands = []
+    for entry in options.get("models") or list(MODELS):
+        if "=" in entry or "@" in entry or entry in CONTROLS or entry in options.get("weights", {}):
+            continue
+        if find_weights(entry, preset) is None:
+            command = ["zoo", "fit", "--model", entry, "--data", str(dataset), "--preset", preset, "--resume", "auto"]
+            if options.get("data_root"):
+                command += ["--data.root", str(options["data_root"])]
+            commands.append(command)
+    return commands

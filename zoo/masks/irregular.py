@@ -1,0 +1,70 @@
+"""Irregular holes whose ratio lies in an exact bucket, by construction and in bounded time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from zoo.errors import UsageError
+from zoo.masks.canvas import Canvas, Mask
+from zoo.masks.freeform import paint, stroke
+
+MAX_STROKES = 32  # large holes at a small width need about twenty; what is missing then is grown pixel by pixel
+
+
+def irregular(canvas: Canvas, rng: np.random.Generator, low: float, high: float) -> Mask:
+    """Brush strokes until the hole's share of the image lies in (low, high].
+
+    A stroke that overshoots is undone and tried again at half its width, and the next ones start from there; after
+    `MAX_STROKES` draws, or where the thinnest stroke still overshoots, the hole grows by single pixels at its rim.
+    Where to stop inside the bucket is drawn uniformly, so that ratios fill the bucket instead of piling up at one end.
+
+    Args:
+        canvas: The image.
+        rng: The generator of this mask.
+        low: Percent of the area, excluded.
+        high: Percent of the area, included.
+
+    Raises:
+        UsageError: No number of pixels of this image lies in the bucket.
+    """
+    area = canvas.height * canvas.width
+    least = math.floor(low * area / 100 + 1e-9) + 1
+    most = math.floor(high * area / 100 + 1e-9)
+    if most < least:
+        raise UsageError(
+            f"no number of pixels of a {canvas.height} x {canvas.width} image lies in ({low:g} %, {high:g} %]",
+            remedy="take a wider bucket or a larger image",
+        )
+    target = int(rng.integers(least, most + 1))
+    mask, factor, count = canvas.empty(), 1.0, 0
+    for _ in range(MAX_STROKES):
+        if count >= target:
+            return mask
+        points, width = stroke(canvas, rng)
+        trial = mask.copy()
+        paint(trial, points, width * factor)
+        drawn = int(np.count_nonzero(trial))
+        if drawn <= most:
+            mask, count = trial, drawn
+        elif width * factor <= 1:
+            break
+        else:
+            factor /= 2
+    return _grow(mask, target, rng) if count < target else mask
+
+
+def _grow(mask: Mask, target: int, rng: np.random.Generator) -> Mask:
+    """Adds the known pixels nearest to the hole, ties in a keyed order, until exactly `target` are missing."""
+    import cv2
+
+    if not mask.any():
+        mask = mask.copy()
+        mask[int(rng.integers(mask.shape[0])), int(rng.integers(mask.shape[1]))] = 1
+    distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5).astype(np.float64)
+    order = np.argsort(distance + 0.5 * rng.random(mask.shape), axis=None, kind="stable")
+    grown = mask.copy()
+    outside = order[grown.ravel()[order] == 0]
+    grown.ravel()[outside[: target - int(np.count_nonzero(mask))]] = 1
+    return grown
