@@ -98,7 +98,7 @@ class ContextualAttention(nn.Module):
         """
         cells = foreground.shape[-2] * foreground.shape[-1] // 4
         group = max(1, CPU_SCORES // max(cells, 1) ** 2) if foreground.device.type == "cpu" else len(foreground)
-        groups = zip(foreground.split(group), background.split(group), mask.split(group), strict=True)
+        groups = zip(*(torch.split(x, group) for x in (foreground, background, mask)), strict=True)
         return torch.cat([self._rebuilt(*maps) for maps in groups])
 
     def _rebuilt(self, foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class ContextualAttention(nn.Module):
         height, columns = maps.query.shape[2:]
         low, high = max(start - 1, 0), min(stop + 1, height)
         query = maps.query[:, :, low:high].flatten(2)
-        scores: Tensor = PatchScores.apply(query, maps.key, maps.key_scale, columns)  # type: ignore[no-untyped-call]
+        scores: Tensor = PatchScores.apply(query, maps.key, maps.key_scale, columns)
         if high - low > stop - start:
             scores = scores[:, (start - low) * columns : (stop - low) * columns]
         if self.options.normalize_query:
@@ -203,7 +203,7 @@ class ContextualAttention(nn.Module):
         low, high = max(start - 1, 0), min(stop + 1, height)
         scores: Tensor = self._scores(maps, low, high)
         for step in (1, columns):
-            scores = DiagonalSum.apply(scores, step)  # type: ignore[no-untyped-call]
+            scores = DiagonalSum.apply(scores, step)
         if high - low > stop - start:
             scores = scores[:, (start - low) * columns : (stop - low) * columns]
         return scores
@@ -239,7 +239,7 @@ class ContextualAttention(nn.Module):
         above, below = int(start > 0), int(stop < height)
         if above or below:
             attention = F.pad(attention, (0, 0, above * columns, below * columns))
-        cells: Tensor = Paste.apply(attention, maps.raw, columns)  # type: ignore[no-untyped-call]
+        cells: Tensor = Paste.apply(attention, maps.raw, columns)
         return cells.unflatten(3, (-1, columns))
 
     def _cells_by_block(self, maps: _Maps, blocks: list[tuple[int, int]]) -> Tensor:

@@ -47,7 +47,7 @@ class DiagonalSum(torch.autograd.Function):
         return _diagonal_sum(x, step)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _diagonal_sum(grad, ctx.step), None
 
@@ -64,7 +64,7 @@ class PatchScores(torch.autograd.Function):
         return _wipe(scores, columns)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, scale, scores = ctx.saved_tensors
         total = torch.linalg.vecdot(grad, scores, dim=1).unsqueeze(1)
@@ -94,7 +94,7 @@ class Paste(torch.autograd.Function):
         return torch.stack(out, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         attention, raw = ctx.saved_tensors
         grad_attention, grad_raw = torch.zeros_like(attention), []

@@ -145,11 +145,11 @@ class DeepFill(InpaintingModule):
         super().__init__(size=size, multiple=8, clip_norm=clip_norm, accumulate=accumulate)
         dilations, betas = list(dilations), list(betas)
         self.save_hyperparameters()
-        options: dict[str, Any] = self.hparams
+        options = dict(self.hparams)
         _check(options)
         self.generator = Generator(_generator_options(options), _attention_options(options))
         self.discriminator = _discriminator(options)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs and tensor cores
+        self.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
         if guided:
             self.__dict__["needs"] = self.needs | {"edge"}  # this model's own; the class attribute stays
 
@@ -245,7 +245,7 @@ class DeepFill(InpaintingModule):
 
     def _reconstruction_terms(self, I: Tensor, x1: Tensor | None, x2: Tensor, M: Tensor) -> dict[str, Tensor]:  # noqa: E741
         """L_rec and its parts, v2's or, with a spatial discount, v1's."""
-        options: dict[str, Any] = self.hparams
+        options = dict(self.hparams)
         results = {"refined": (1.0, x2)}
         if x1 is not None and options["coarse_sup"]:
             results["coarse"] = (options["coarse_l1"], x1)

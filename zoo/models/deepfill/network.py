@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.compose import composite, hide
 from zoo.errors import UsageError
 from zoo.models.deepfill.attention import AttentionOptions, ContextualAttention
-
-Gate = Literal["on", "plain", "partial"]
-PadMode = Literal["symmetric", "tf_same", "reflect"]
-Activation = Literal["elu", "relu", "none"]
+from zoo.models.deepfill.layers import Activation, Gate, Layer, Layers, PadMode
 
 
 @dataclass(frozen=True)
@@ -65,133 +61,19 @@ class Generated(NamedTuple):
     refined: Tensor
 
 
-class Layer(NamedTuple):
-    """One row of the architecture table: a convolution to `channels` (after gating)."""
-
-    channels: int
-    kernel: int = 3
-    stride: int = 1
-    dilation: int = 1
-    activation: Activation = "elu"
-    upsample: bool = False
-
-
-class GatedConv(nn.Module):
-    """Gated convolution: φ(features) ⊙ σ(gate), both halves of one convolution (Yu et al. 2019, Sec. 3.1).
-
-    Args:
-        channels_in: Channels of the input.
-        layer: The row of the table.
-        gated: `on`, or `plain` or `partial` convolution with the same activation.
-        pad_mode: How borders are padded.
-    """
-
-    def __init__(self, channels_in: int, layer: Layer, gated: Gate, pad_mode: PadMode) -> None:
-        super().__init__()
-        self.layer, self.gated, self.pad_mode = layer, gated, pad_mode
-        out = layer.channels * (2 if gated == "on" else 1)
-        self.conv = nn.Conv2d(channels_in, out, layer.kernel, layer.stride, dilation=layer.dilation)
-        nn.init.xavier_uniform_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The layer's output, and for `partial` which of its cells saw a known one.
-
-        Args:
-            x: B C H W.
-            known: B 1 H W, 1 where `x` is known; None unless partial.
-        """
-        if self.layer.upsample:
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-            known = None if known is None else F.interpolate(known, scale_factor=2, mode="nearest")
-        if self.gated == "partial" and known is not None:
-            x, known = self._partial(x, known)
-            return self._activate(x), known
-        y = self._convolve(x)
-        if self.gated == "on":
-            features, gate = y.chunk(2, 1)
-            if y.is_contiguous(memory_format=torch.channels_last):  # strided halves are five times slower on a CPU
-                features = features.contiguous(memory_format=torch.channels_last)
-                gate = gate.contiguous(memory_format=torch.channels_last)
-            return self._activate(features) * gate.sigmoid(), None
-        return self._activate(y), None
-
-    def _activate(self, x: Tensor) -> Tensor:
-        return {"elu": F.elu, "relu": F.relu, "none": nn.Identity()}[self.layer.activation](x)
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        layer, (height, width) = self.layer, x.shape[-2:]
-        reach = layer.dilation * (layer.kernel - 1)
-        if self.pad_mode == "symmetric":
-            pad = reach // 2
-            return F.conv2d(x, self.conv.weight, self.conv.bias, layer.stride, pad, layer.dilation)
-        if self.pad_mode == "tf_same":
-            (top, bottom), (left, right) = (_same_padding(size, layer.stride, reach) for size in (height, width))
-            return self.conv(F.pad(x, (left, right, top, bottom)))  # type: ignore[no-any-return]
-        mode = "reflect" if reach // 2 < min(height, width) else "replicate"
-        return self.conv(F.pad(x, [reach // 2] * 4, mode=mode))  # type: ignore[no-any-return]
-
-    def _partial(self, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Liu et al. 2018, Eq. 1 and 2: known pixels only, renormalised by their number in the window."""
-        layer = self.layer
-        pad = layer.dilation * (layer.kernel - 1) // 2
-        window = known.new_ones(1, 1, layer.kernel, layer.kernel)
-        count = F.conv2d(known, window, None, layer.stride, pad, layer.dilation)
-        y = F.conv2d(x * known, self.conv.weight, None, layer.stride, pad, layer.dilation)
-        seen = (count > 0.5).to(y.dtype)
-        bias = self.conv.bias.view(-1, 1, 1)  # type: ignore[union-attr]
-        return (y * (layer.kernel**2 / count.clamp_min(1.0)) + bias) * seen, seen
-
-
-def _same_padding(size: int, stride: int, reach: int) -> tuple[int, int]:
-    total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
-class Layers(nn.ModuleList):
-    """Convolutions one after another, by the rows of a table.
-
-    Args:
-        channels_in: Channels of the input.
-        table: The layers.
-        options: For the kind of convolution and the padding.
-    """
-
-    def __init__(self, channels_in: int, table: Sequence[Layer], options: GeneratorOptions) -> None:
-        channels = [channels_in, *(layer.channels for layer in table)]
-        super().__init__(
-            GatedConv(c, layer, _kind(layer, options), options.pad_mode)
-            for c, layer in zip(channels, table, strict=False)
-        )
-        self.channels_out = channels[-1]
-
-    def forward(self, x: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The last layer's output, and which of its cells are known (None unless partial)."""
-        for layer in self:
-            x, known = layer(x, known)
-        return x, known
-
-
-def _kind(layer: Layer, options: GeneratorOptions) -> Gate:
-    """The last layer of a stage, the one without activation, is a plain convolution."""
-    if layer.activation == "none" and not (options.gated_output and options.gated == "on"):
-        return "plain"
-    return options.gated
-
-
 def _atrous(channels: int, dilations: Sequence[int]) -> list[Layer]:
     return [Layer(channels, dilation=d) for d in dilations]
 
 
-def _decoder(w: int) -> list[Layer]:
+def _decoder(w: int, gated_output: bool) -> list[Layer]:
     up = [Layer(2 * w, upsample=True), Layer(2 * w), Layer(w, upsample=True), Layer(w // 2)]
-    return [*up, Layer(3, activation="none")]
+    return [*up, Layer(3, activation="none", gated=gated_output)]
 
 
-def _coarse_table(w: int, dilations: Sequence[int]) -> list[Layer]:
+def _coarse_table(w: int, dilations: Sequence[int], gated_output: bool) -> list[Layer]:
     encoder = [Layer(w, kernel=5), Layer(2 * w, stride=2), Layer(2 * w), Layer(4 * w, stride=2)]
     middle = [Layer(4 * w), Layer(4 * w), *_atrous(4 * w, dilations), Layer(4 * w), Layer(4 * w)]
-    return [*encoder, *middle, *_decoder(w)]
+    return [*encoder, *middle, *_decoder(w, gated_output)]
 
 
 def _conv_branch_table(w: int, dilations: Sequence[int]) -> list[Layer]:
@@ -208,7 +90,8 @@ class CoarseNetwork(Layers):
     """Stage 1: an encoder-decoder that roughs out the hole; B 5 H W (or 6) to B 3 H W, not yet bounded."""
 
     def __init__(self, options: GeneratorOptions) -> None:
-        super().__init__(6 if options.guided else 5, _coarse_table(options.width, options.dilations), options)
+        table = _coarse_table(options.width, options.dilations, options.gated_output)
+        super().__init__(6 if options.guided else 5, table, options.gated, options.pad_mode)
 
 
 class RefinementNetwork(nn.Module):
@@ -222,16 +105,16 @@ class RefinementNetwork(nn.Module):
 
     def __init__(self, channels_in: int, options: GeneratorOptions, attention: AttentionOptions) -> None:
         super().__init__()
-        w = options.width
-        self.conv_branch = Layers(channels_in, _conv_branch_table(w, options.dilations), options)
+        w, kind = options.width, (options.gated, options.pad_mode)
+        self.conv_branch = Layers(channels_in, _conv_branch_table(w, options.dilations), *kind)
         self.has_attention = options.attention_branch
         if self.has_attention:
-            self.attn_pre = Layers(channels_in, _attention_table(w, options.pre_attention), options)
+            self.attn_pre = Layers(channels_in, _attention_table(w, options.pre_attention), *kind)
             self.attention = ContextualAttention(attention)
-            self.attn_post = Layers(4 * w, [Layer(4 * w), Layer(4 * w)], options)
+            self.attn_post = Layers(4 * w, [Layer(4 * w), Layer(4 * w)], *kind)
         d = options.decoder_width or w
         joined = 8 * w if self.has_attention else 4 * w
-        self.decoder = Layers(joined, [Layer(4 * d), Layer(4 * d), *_decoder(d)], options)
+        self.decoder = Layers(joined, [Layer(4 * d), Layer(4 * d), *_decoder(d, options.gated_output)], *kind)
 
     def forward(self, x: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
         """The refined image before it is bounded.
