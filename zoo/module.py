@@ -6,11 +6,13 @@ compositing, iterations, clipping, accumulation, validation and what a checkpoin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -20,6 +22,7 @@ from zoo.batch import UNKNOWN_CLASS, Batch, check_batch
 from zoo.compose import composite, hide, pad_to_multiple, to_uint8, unpad
 from zoo.errors import UsageError, WeightsError
 from zoo.keyed import Noise
+from zoo.metrics import per_image
 
 GUIDES = ("edge", "segmentation")
 
@@ -110,6 +113,7 @@ class InpaintingModule(LightningModule):
         self.clip_norm, self.accumulate = clip_norm, accumulate
         self.automatic_optimization = False
         self._backwards: dict[str, int] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
 
     # --- completing an image ---------------------------------------------------------------------------------------
 
@@ -219,29 +223,49 @@ class InpaintingModule(LightningModule):
     # --- validation ------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         completed = self.complete(batch)
         return {"id": batch["id"], "image": to_uint8(completed.image)}
 
-    def _evaluate(self, split: str, batch: Batch) -> None:
-        from zoo.metrics import per_image  # torchmetrics takes seconds to import; completing an image needs none of it
+    def on_validation_epoch_end(self) -> None:
+        self._log_means("val")
 
+    def on_test_epoch_end(self) -> None:
+        self._log_means("test")
+
+    def _evaluate(self, batch: Batch) -> None:
         completed = self.complete(batch)
         image, truth = to_uint8(completed.image), to_uint8(batch["image"])
-        values = {k: v.float() for k, v in per_image(image, truth, batch["mask"], completed.raw).items()}
+        values = {k: v.tolist() for k, v in per_image(image, truth, batch["mask"], completed.raw).items()}
         judge = getattr(getattr(self.trainer, "datamodule", None), "judge", None)
         if judge is not None:
-            values |= {k: torch.tensor(v, device=self.device).float() for k, v in judge(batch, image).items()}
-        for name, value in values.items():
-            known = value[~value.isnan()]
-            if known.numel():
-                # Lightning weighs batches by batch_size, so the epoch's value is the mean over images.
-                self.log(f"{split}/{name}", known.mean(), on_epoch=True, batch_size=known.numel(), sync_dist=True)
+            values |= judge(batch, image)
+        for name, scores in values.items():
+            known = [score for score in scores if not math.isnan(score)]
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + sum(known), count + len(known))
+
+    def _log_means(self, split: str) -> None:
+        """Means over all images of all processes.
+
+        Not Lightning's `sync_dist`: it averages sample counts in whole numbers, so that 9 images on 2 processes come
+        out 9/8 too high, and waits for ever where one process has no value of a metric.
+        """
+        parts: list[dict[str, tuple[float, int]]] = [self._sums]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = [{} for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(parts, self._sums)
+        self._sums = {}
+        for name in sorted(set().union(*parts)):
+            total = sum(part[name][0] for part in parts if name in part)
+            count = sum(part[name][1] for part in parts if name in part)
+            if count:
+                self.log(f"{split}/{name}", total / count)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

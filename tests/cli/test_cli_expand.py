@@ -124,7 +124,21 @@ def test_expansion_changes_nothing_it_is_given() -> None:
     assert expand(words) == first
 
 
-def test_resuming_a_run_takes_its_configuration(tmp_path: Path) -> None:
+def test_resuming_takes_the_settings_of_the_run_over_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "--model", "deepfill", "--resume", "auto", "--seed", "2"]
+    tail = "--seed_everything 2 --data.seed 2 --resume auto"
+    assert _readable(expand(words)) == f"fit {DEEPFILL_NANO} {tail}"
+    folder = Path("runs/deepfill-nano")
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed_everything: 0\n")
+    settings = f"--config {NANO} --preset nano --config {folder}/config.yaml --out {folder}"
+    assert _readable(expand(words)) == f"fit {settings} {tail}"
+
+
+def test_a_run_can_be_resumed_without_naming_its_method(tmp_path: Path) -> None:
     run = tmp_path / "run"
     last = run / "inpaint" / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 from collections import Counter
 from typing import Any
 
@@ -162,9 +163,11 @@ def test_numbers_out_of_range(count: int, size: int, workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_sample_is_one_clear_error(workers: int) -> None:
+    others = set(multiprocessing.active_children())
     loader = EvaluationLoader(EvaluationSet(Pictures(bad=5), "center"), 2, workers=workers)
     with pytest.raises(DataError) as caught:
         list(loader)
+    assert set(multiprocessing.active_children()) <= others  # the workers have ended with the error
     assert str(caught.value).splitlines()[0] == "the image cannot be read"
     assert caught.value.where == "pictures/train/005"
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.interrupt import Stopped
 from zoo.cli.progress import Meter
 from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, UsageError, WeightsError, unknown_name
+from zoo.resources import resource
 
 if TYPE_CHECKING:
     from zoo.benchmark import Plan
@@ -89,12 +90,12 @@ def plan_options(arguments: Namespace) -> dict[str, Any]:
     Raises:
         UsageError: An unknown name, or an option given twice.
     """
-    from zoo.benchmark import load_suite
-    from zoo.cli.expand import check_data, check_preset, one
+    from zoo.cli.expand import check_data, check_mask, check_preset, one
 
     dataset = one(arguments.data, "--dataset")
     check_data(dataset)
     check_preset(arguments.preset)
+    suite = _check_suite(arguments.suite)
     typed = {
         "dataset": dataset,
         "mask": arguments.mask,
@@ -114,9 +115,22 @@ def plan_options(arguments: Namespace) -> dict[str, Any]:
         "precision": arguments.precision,
         "accelerator": arguments.accelerator,
     }
-    suite = load_suite(arguments.suite) if arguments.suite else {}
     _check_models(typed["models"])
-    return {**suite, **{name: value for name, value in typed.items() if value is not None}}
+    check_mask(arguments.mask)
+    chosen = {name: value for name, value in typed.items() if value is not None}
+    if suite is None:
+        return chosen
+    from zoo.benchmark import load_suite  # imports torch: after everything that can be refused without
+
+    return {**load_suite(suite), **chosen}
+
+
+def _check_suite(name: str | None) -> str | None:
+    if name is not None and not name.endswith((".yaml", ".yml")):
+        shipped = [path.stem for path in resource("configs/suite").glob("*.yaml")]
+        if name not in shipped:
+            raise unknown_name("suite", name, shipped)
+    return name
 
 
 def _check_models(models: Sequence[str] | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
@@ -46,9 +47,10 @@ class Samples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.batch is None and batch_idx == 0:
-            kept = {k: v[: self.count].cpu() if isinstance(v, Tensor) else v[: self.count] for k, v in batch.items()}
-            self.batch = Batch(**kept)  # type: ignore[typeddict-item]
+        missing = self.count - (len(self.batch["id"]) if self.batch else 0)
+        if missing > 0:
+            kept = {k: v[:missing].cpu() if isinstance(v, Tensor) else v[:missing] for k, v in batch.items()}
+            self.batch = Batch(**kept) if self.batch is None else _join(self.batch, kept)  # type: ignore[typeddict-item]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated_at = trainer.global_step
@@ -85,6 +87,13 @@ class PredictionWriter(BasePredictionWriter):
         images = prediction["image"].permute(0, 2, 3, 1).cpu().numpy()
         for sample, image in zip(prediction["id"], images, strict=True):
             save_png(image, self.folder / f"{sample}.png")
+
+
+def _join(first: Batch, second: dict[str, Any]) -> Batch:
+    values: dict[str, Any] = dict(first)
+    joined = {k: torch.cat([v, second[k]]) if isinstance(v, Tensor) else v + second[k] for k, v in values.items()}
+    batch: Batch = Batch(**joined)  # type: ignore[typeddict-item]
+    return batch
 
 
 def shown(values: dict[str, float]) -> dict[str, float]:
@@ -126,8 +135,9 @@ class FitProgress(Callback):
         if step == trainer.max_steps or (step > first and step % self.every == 0):
             rate = (step - first) / max(time.monotonic() - start, 1e-9)
             self._mark = (step, time.monotonic())
-            left = f"  {_clock((trainer.max_steps - step) / rate)} left" if trainer.max_steps > 0 and rate else ""
-            self._meter.update(step, f"{figures(_values(trainer, 'train/'))}  {rate:.3g} it/s{left}")
+            self._meter.update(
+                step, f"{figures(_values(trainer, 'train/'))}  {rate:.3g} it/s", self._left(trainer, rate)
+            )
         else:
             self._meter.update(step)
 
@@ -137,6 +147,10 @@ class FitProgress(Callback):
         values = figures(shown(_values(trainer, "val/")))
         self._meter.say(f"{self.stage} {trainer.global_step}  val {values}")
         self._mark = (trainer.global_step, time.monotonic())  # validation is no part of the training speed
+
+    @staticmethod
+    def _left(trainer: Trainer, rate: float) -> str:
+        return f"{_clock((trainer.max_steps - trainer.global_step) / rate)} left" if trainer.max_steps > 0 else ""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close()

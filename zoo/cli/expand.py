@@ -57,19 +57,20 @@ def explain(argv: Sequence[str]) -> Expansion:
     _check_rest(verb, rest, model)
     data = one(known.data, "--data")
     check_data(data)
-    run = _resumed_run(known)
-    if not model and not configs:
-        if run is None:
-            raise UsageError(
-                f"zoo {verb} needs a method",
-                remedy=f"--model NAME ({', '.join(MODELS)}), --model package.module.Class, or --config FILE",
-            )
-        configs = [str(run / "config.yaml")]
+    check_mask(known.mask)
+    out = known.out or (f"runs/{run_name(model, _preset(known.preset, data))}" if model else None)
+    run = _resumed_run(known.resume, out)
+    if not model and not configs and run is None:
+        raise UsageError(
+            f"zoo {verb} needs a method",
+            remedy=f"--model NAME ({', '.join(MODELS)}), --model package.module.Class, or --config FILE",
+        )
     head, notes = _model_options(verb, model, known.preset, data)
+    if run is not None:  # its settings over the recipe's, and what is typed now over both
+        configs.insert(0, str(run / "config.yaml"))
+        notes.append(f"settings of {configs[0]}")
+        out = known.out or str(run)
     head += [part for config in configs for part in ("--config", config)]
-    out = known.out or (str(run) if run else None)
-    if out is None and model:
-        out = f"runs/{run_name(model, _preset(known.preset, data))}"
     if out is not None:
         head += ["--out", out]
     return Expansion((verb, *head, *_plain_options(verb, known, data), *rest), tuple(notes))
@@ -148,15 +149,22 @@ def check_data(data: str | None) -> None:
         raise unknown_name("dataset", data, list(DATASETS))
 
 
-def _resumed_run(known: Namespace) -> Path | None:
-    """The run folder that `--resume` names, where it holds the configuration it was made with."""
-    if known.resume is None:
+def check_mask(mask: str | None) -> None:
+    """Refuses a mask, or a mixture of masks, that does not exist."""
+    if mask is not None:
+        from zoo.masks import parse_mixture
+
+        parse_mixture(mask)
+
+
+def _resumed_run(resume: str | None, out: str | None) -> Path | None:
+    """The run folder that is resumed, where it holds the settings it was made with."""
+    if resume is None:
         return None
-    if known.resume == "auto":
-        candidates = [Path(known.out)] if known.out else []
+    if resume == "auto":
+        candidates = [Path(out)] if out else []
     else:
-        path = Path(known.resume)
-        candidates = [path, *list(path.parents)[:3]]
+        candidates = [Path(resume), *list(Path(resume).parents)[:3]]
     return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
 
 

@@ -165,8 +165,16 @@ def benchmark_parser() -> Parser:
         "and the controls, with nothing to download. The same command again does only what is missing.",
     )
     add = parser.add_argument
-    add("--dataset", "--data", metavar="NAME", action="append", default=[], help="shapes (default), coco, folder")
-    add("--mask", metavar="KIND", help="object (default), center, freeform, irregular:0.1-0.2, file, ...")
+    add(
+        "--dataset",
+        "--data",
+        dest="data",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="shapes (default), coco, folder",
+    )
+    add("--mask", metavar="KIND", help="object (default), center, freeform, irregular:10-20, file, ...")
     add("--models", metavar="A,B", help="methods, controls, dotted paths, NAME@LABEL=WEIGHTS; default all that fit")
     add("--suite", metavar="NAME", help="a set of these options (zoo list suites), or a YAML file")
     add("--preset", metavar="nano|paper", help="whose weights")
@@ -235,7 +243,15 @@ def masks_parser() -> Parser:
     add = parser.add_argument
     add("action", metavar="make|verify|show", nargs="?")
     add("file", metavar="FILE", nargs="?", help="a manifest, for verify")
-    add("--dataset", "--data", metavar="NAME", action="append", default=[], help="shapes (default), coco, folder")
+    add(
+        "--dataset",
+        "--data",
+        dest="data",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="shapes (default), coco, folder",
+    )
     add("--mask", metavar="KIND", help="object (default), ...; zoo list masks")
     add("--split", metavar="NAME", default="test")
     add("--size", metavar="N", type=positive, default=64)

@@ -52,8 +52,8 @@ class Meter:
             self._bar.stop()
             self._bar = None
 
-    def update(self, done: int, text: str = "") -> None:
-        """Moves the bar to `done`; `text` is shown beside it, or as a line of its own."""
+    def update(self, done: int, text: str = "", more: str = "") -> None:
+        """Moves the bar to `done`; `text` is shown beside it, or as a line of its own, which ends with `more`."""
         self._done = done
         if self._bar is not None and self._task is not None:
             changed: dict[str, Any] = {"text": text} if text else {}
@@ -63,7 +63,10 @@ class Meter:
         last = self.total is not None and done >= self.total
         if text and (last or now - self._last >= self.seconds):
             self._last = now
-            self.say(f"{self.what} {done}/{self.total if self.total is not None else '?'}  {text}")
+            self.say(
+                f"{self.what} {done}/{self.total if self.total is not None else '?'}  {text}"
+                + (f"  {more}" if more else "")
+            )
 
     def say(self, line: str) -> None:
         """Prints a line on stderr that stays."""

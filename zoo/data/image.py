@@ -87,7 +87,8 @@ def read_mask(
         raise DataError(
             f"the mask looks inverted: {hole.mean():.0%} of it is white, with a black part in the middle",
             where=str(path),
-            remedy="white is the hole; set mask_invert to true where black is, to false where it is meant as it stands",
+            remedy="white is the hole; say which it is: --invert-mask or --no-invert-mask"
+            " (--data.mask_invert true or false)",
         )
     return hole
 
@@ -167,7 +168,8 @@ def _binary(levels: NDArray[np.uint8], path: str | Path) -> NDArray[np.uint8]:
     raise DataError(
         f"the mask is grey: {len(found)} levels from {found[0]} to {found[-1]}",
         where=str(path),
-        remedy="save it in black and white (PNG, not JPEG), or set mask_threshold: 128 makes lighter pixels the hole",
+        remedy="save it in black and white (PNG, not JPEG), or make lighter levels the hole: --mask-threshold 128"
+        " (--data.mask_threshold 128)",
     )
 
 

@@ -55,13 +55,16 @@ class Loader:
             raise UsageError("there is nothing to load: the dataset is empty")
         self.dataset, self.batch_size, self.workers = dataset, batch_size, workers
         self._plan = _Plan()
-        self._reader: DataLoader[Any] = DataLoader(
-            _Reader(dataset),  # type: ignore[arg-type]
+        self._reader = self._new_reader()
+
+    def _new_reader(self) -> DataLoader[Any]:
+        return DataLoader(
+            _Reader(self.dataset),  # type: ignore[arg-type]
             batch_sampler=self._plan,
-            num_workers=workers,
+            num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
+            persistent_workers=self.workers > 0,
             generator=torch.Generator(),  # its own: reading must not move the global random state
         )
 
@@ -69,8 +72,23 @@ class Loader:
         self._plan.batches = batches
         for batch in self._reader:
             if isinstance(batch, ZooError):
-                raise batch
+                break
             yield batch
+        else:
+            return
+        # The workers end here and not when the error is collected: its traceback makes a cycle, and torch waits five
+        # seconds for each worker whose queues were collected first.
+        self._reader = self._new_reader()
+        raise batch
+
+    @property
+    def _iterator(self) -> Any:
+        """Lightning ends the workers of a finished run through this name of torch's DataLoader."""
+        return self._reader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._reader._iterator = iterator
 
 
 class EvaluationLoader(Loader):

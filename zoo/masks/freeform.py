@@ -42,7 +42,9 @@ def stroke(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, float]
     lengths = np.clip(rng.normal(mean, mean / 2, count), 0.0, 2 * mean)
     bound = np.array([canvas.width - 1.0, canvas.height - 1.0])
     points = [rng.random(2) * bound]
-    for step in np.stack([np.cos(angles), np.sin(angles)], 1) * lengths[:, None]:
+    # Mirrored at random in both axes: the cosine of such a direction is positive, and all strokes would run right.
+    mirror = np.where(rng.random(2) < 0.5, -1.0, 1.0)
+    for step in np.stack([np.cos(angles), np.sin(angles)], 1) * lengths[:, None] * mirror:
         points.append(np.clip(points[-1] + step, 0.0, bound))
     return np.stack(points), float(rng.uniform(*WIDTH)) * canvas.scale
 

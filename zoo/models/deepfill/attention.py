@@ -50,11 +50,17 @@ class AttentionOptions:
 
     scale: float = 10.0
     fuse: bool = True
+    # Deviation: attention propagation does not wrap around at the ends of rows.
     fuse_wrap: bool = False
+    # Deviation: excluded patches take no part in the softmax at all.
     masking: Literal["masked", "official"] = "masked"
+    # Deviation: pasted patches are averaged by their true number along the border.
     overlap: Literal["coverage", "quarter"] = "coverage"
+    # Deviation: maps are halved for matching by taking every other cell.
     down: Literal["stride", "tf_align", "area"] = "stride"
+    # Deviation: a cell with any hole pixel counts as a hole.
     mask_down: Literal["max", "nearest"] = "max"
+    # Deviation: the cosine normalizes known patches only.
     normalize_query: bool = False
     query_chunk: int = 0
 
@@ -145,18 +151,22 @@ class ContextualAttention(nn.Module):
         height, width = foreground.shape[-2:]
         if height % 2 or width % 2:
             raise DataError(f"contextual attention halves its maps, which are {height} x {width}", remedy="pad to even")
-        query, key = self._halve(foreground.float()), self._halve(background.float())
-        valid = (F.max_pool2d(self._match_mask(mask, height // 2, width // 2), 3, 1, 1) < 0.5).float()
+        precise = torch.promote_types(foreground.dtype, torch.float32)
+        query, key = self._halve(foreground.to(precise)), self._halve(background.to(precise))
+        hole = self._match_mask(mask.to(precise), height // 2, width // 2)
+        # Deviation: each sample of a batch has a mask of its own.
+        valid = (F.max_pool2d(hole, 3, 1, 1) < 0.5).to(precise)
+        bias = (1.0 - valid) * EXCLUDED if self.options.masking == "masked" else torch.zeros_like(valid)
+        pixels = F.pixel_unshuffle(background, 2)
+        pixels = pixels.view(len(pixels), -1, 4, height // 2, width // 2).transpose(1, 2)
         return _Maps(
             query=F.pad(query, (0, 1)),
             key=F.pad(key, (0, 1)).flatten(2),
             key_scale=F.pad(self.options.scale / _patch_norm(key), (0, 1)).flatten(2),
-            query_scale=F.pad(1.0 / _patch_norm(query), (0, 1)).transpose(1, 2).transpose(2, 3),
-            bias=F.pad((1.0 - valid) * EXCLUDED * (self.options.masking == "masked"), (0, 1), value=EXCLUDED).flatten(
-                2
-            ),
+            query_scale=F.pad(1.0 / _patch_norm(query), (0, 1)).squeeze(1).unsqueeze(3),
+            bias=F.pad(bias, (0, 1), value=EXCLUDED).flatten(2),
             valid=F.pad(valid, (0, 1)).flatten(2),
-            raw=F.pad(F.pixel_unshuffle(background, 2), (0, 1)).unflatten(1, (-1, 4)).transpose(1, 2).flatten(3),
+            raw=F.pad(pixels, (0, 1)).flatten(3),
         )
 
     def _halve(self, x: Tensor) -> Tensor:
@@ -167,7 +177,6 @@ class ContextualAttention(nn.Module):
         return align_corners_nearest(x, x.shape[-2] // 2, x.shape[-1] // 2)
 
     def _match_mask(self, mask: Tensor, height: int, width: int) -> Tensor:
-        mask = mask.float()
         if self.options.mask_down == "max":
             return F.max_pool2d(mask, (mask.shape[-2] // height, mask.shape[-1] // width))
         if self.options.down == "tf_align":  # to the features' size first, as the published code does
@@ -202,6 +211,7 @@ class ContextualAttention(nn.Module):
             return self._fused_wrapping(maps, start, stop)
         low, high = max(start - 1, 0), min(stop + 1, height)
         scores: Tensor = self._scores(maps, low, high)
+        # Deviation: attention is propagated before the softmax.
         for step in (1, columns):
             scores = DiagonalSum.apply(scores, step)
         if high - low > stop - start:
@@ -215,15 +225,15 @@ class ContextualAttention(nn.Module):
         rows = sorted({row % height for row in range(start - 2, stop + 2)})
         runs = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row - 1] + [len(rows)]
         parts = [self._scores(maps, rows[a], rows[b - 1] + 1) for a, b in pairwise(runs)]
-        scores = torch.cat(parts, 1).unflatten(1, (-1, columns)).unflatten(3, (height, columns))
-        scores = scores[:, :, :-1, :, :-1].flatten(3).flatten(1, 2)
+        scores = torch.cat(parts, 1).view(-1, len(rows), columns, height, columns)[:, :, :-1, :, :-1]
+        scores = scores.reshape(-1, len(rows) * width, height * width)
         cells = torch.arange(height * width, device=scores.device).view(height, width)
         shown = cells[rows].flatten()
         for line in (cells.flatten(), cells.t().flatten()):
             scores = sum_along(scores, line, shown)
-        wanted = slice(rows.index(start) * width, (rows.index(start) + stop - start) * width)
-        scores = scores[:, wanted].unflatten(1, (-1, width)).unflatten(3, (height, width))
-        return F.pad(scores, (0, 1, 0, 0, 0, 1)).flatten(3).flatten(1, 2)
+        wanted = scores[:, rows.index(start) * width :][:, : (stop - start) * width]
+        wanted = wanted.reshape(-1, stop - start, width, height, width)
+        return F.pad(wanted, (0, 1, 0, 0, 0, 1)).flatten(3).flatten(1, 2)
 
     def _attention(self, maps: _Maps, start: int, stop: int) -> Tensor:
         """Attention of the query rows [start, stop), B (rows of m + 1) K; meaningless in the empty query column."""
@@ -240,7 +250,7 @@ class ContextualAttention(nn.Module):
         if above or below:
             attention = F.pad(attention, (0, 0, above * columns, below * columns))
         cells: Tensor = Paste.apply(attention, maps.raw, columns)
-        return cells.unflatten(3, (-1, columns))
+        return cells.view(*cells.shape[:3], -1, columns)
 
     def _cells_by_block(self, maps: _Maps, blocks: list[tuple[int, int]]) -> Tensor:
         """Exact in blocks of query rows: all keys are in each block, so that its softmax is complete."""

@@ -142,6 +142,7 @@ def crop_hole(x: Tensor, mask: Tensor, size: int) -> Tensor:
         mask: B 1 H W, 1 = hole.
         size: Side of the crop, at most H and W.
     """
+    # Deviation: the local critic looks at a box centred on the hole, whatever its shape.
     hole = mask[:, 0] > 0.5
     starts = [_crop_starts(hole.any(axis), size) for axis in (2, 1)]
     return torch.stack(

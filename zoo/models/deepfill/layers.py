@@ -78,6 +78,7 @@ class GatedConv(nn.Module):
         layer, (height, width) = self.layer, x.shape[-2:]
         reach = layer.dilation * (layer.kernel - 1)
         if self.pad_mode == "symmetric":
+            # Deviation: convolutions of stride 2 are padded evenly.
             pad = reach // 2
             return F.conv2d(x, self.conv.weight, self.conv.bias, layer.stride, pad, layer.dilation)
         if self.pad_mode == "tf_same":

@@ -35,7 +35,7 @@ def hinge_discriminator(D_real: Tensor, D_fake: Tensor) -> Tensor:
         D_real: B C h w, scores of truths.
         D_fake: B C h w, scores of composites.
     """
-    # Deviation: half of the paper's sum, as in its code.
+    # Deviation: the discriminator's hinge loss is half of the paper's sum.
     return 0.5 * (F.relu(1.0 - D_real).mean() + F.relu(1.0 + D_fake).mean())
 
 
@@ -81,7 +81,7 @@ def gradient_penalty(D: Callable[[Tensor], Tensor], x_hat: Tensor, M: Tensor, mo
         if mode == "plain":
             return ((g.square().sum((1, 2, 3)) + TINY).sqrt() - 1.0).square().mean()
         slope = ((g.square() * M).sum((1, 2, 3)) + TINY).sqrt()
-        # Deviation: a sample without a hole has slope 0 whatever the critic does; it is left out of the mean.
+        # Deviation: the gradient penalty leaves out samples without a hole.
         has_hole = (M.amax((1, 2, 3)) > 0).float()
         return ((slope - 1.0).square() * has_hole).sum() / has_hole.sum().clamp_min(1.0)
 
@@ -96,7 +96,7 @@ def discount(M: Tensor, γ: float = 0.99) -> Tensor:
         M: B 1 H W, 1 = hole.
         γ: The discount per pixel.
     """
-    # Deviation: for any hole, by erosion; the paper's map is a table for one rectangle.
+    # Deviation: the spatial discount is computed by erosion, for a hole of any shape.
     left, l = M.clone(), torch.zeros_like(M)  # noqa: E741
     while True:
         eroded = -F.max_pool2d(-left, 3, 1, 1)
@@ -116,6 +116,7 @@ def discounted_l1(I: Tensor, x: Tensor, M: Tensor, W: Tensor) -> Tensor:  # noqa
         M: B 1 H W, 1 = hole.
         W: B 1 H W, the map of `discount`.
     """
+    # Deviation: the discounted l1 is a mean over the hole, not over a fixed box around it.
     return ((I - x).abs() * W * M).sum() / (3.0 * M.sum()).clamp_min(1.0)
 
 

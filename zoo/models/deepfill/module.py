@@ -142,6 +142,7 @@ class DeepFill(InpaintingModule):
         clip_norm: float = 0.0,
         accumulate: int = 1,
     ) -> None:
+        # Deviation: images whose sides are no multiples of 8 are padded, not cropped.
         super().__init__(size=size, multiple=8, clip_norm=clip_norm, accumulate=accumulate)
         dilations, betas = list(dilations), list(betas)
         self.save_hyperparameters()
@@ -178,6 +179,7 @@ class DeepFill(InpaintingModule):
         generators_turn = self._generators_turn()
         with torch.set_grad_enabled(generators_turn):
             x1, x2 = self._generate(batch)
+        # Deviation: one batch serves the discriminator's step and the generator's.
         C2 = composite(x2, I, M)
         terms: dict[str, Tensor] = {}
         if D is not None:

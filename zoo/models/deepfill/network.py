@@ -166,7 +166,8 @@ class Generator(nn.Module):
         coarse = self.rough(image, mask, sketch)
         pasted = composite(coarse.detach() if self.options.detach_coarse else coarse, masked, mask)
         x = self._with_mask(pasted, mask, sketch) if self.with_mask else pasted
-        # Deviation: the coarse result has filled the hole, so that partial convolutions here know every pixel.
+        # Deviation: partial convolutions in the second stage treat every pixel as known.
+        # The coarse result has filled the hole; masking it again would leave the coarse network without a use.
         known = None if known is None else torch.ones_like(known)
         return Generated(coarse, self._bound(self.refine(x, mask, known)))
 

@@ -1,0 +1,165 @@
+"""`zoo benchmark` and `zoo report` as typed."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, Run
+
+from zoo.cli.benchmark import fit_commands, plan_options
+from zoo.cli.parsers import benchmark_parser
+
+QUICK = ("benchmark", "--models", "truth,mean", "--limit", "4", "--size", "32", "--batch-size", "2")
+
+
+def _options(*words: str) -> dict[str, object]:
+    return plan_options(benchmark_parser().parse_all(list(words)))
+
+
+def test_a_table_on_stdout_progress_on_stderr(zoo: Run, place: Path) -> None:
+    done = zoo(*QUICK, "--out", "run")
+    assert done.code == 0, done.err
+    for word in ("truth", "mean", "run:", "strip:", "page:"):
+        assert word in done.out
+    assert "4 images of shapes, object masks, 32 pixels" in done.err
+    assert "benchmark 8/8" in done.err
+    for name in ("strip.png", "index.html", "table.csv", "table.md"):
+        assert (place / "run" / name).is_file()
+
+
+def test_json_is_all_that_stdout_gets(zoo: Run, place: Path) -> None:
+    done = zoo(*QUICK, "--json")
+    facts = json.loads(done.out)
+    assert (facts["n"], facts["failed"]) == (4, 0)
+    truth = facts["methods"]["truth"]
+    assert truth["l1"]["mean"] == 0.0
+    assert truth["psnr"]["mean"] == 100.0
+    assert set(truth["ssim_hole"]) == {"mean", "lo", "hi", "n"}
+    assert (place / facts["run"]).is_dir()
+    assert json.loads(zoo("report", facts["run"], "--json").out) == facts
+    assert "truth" in zoo("report", facts["run"]).out
+
+
+def test_the_same_command_again_does_only_what_is_missing(zoo: Run, place: Path) -> None:
+    assert zoo(*QUICK, "--out", "run").code == 0
+    rows = {path: path.read_bytes() for path in (place / "run/rows").glob("*.jsonl")}
+    again = zoo(*QUICK, "--out", "run")
+    assert again.code == 0
+    assert {path: path.read_bytes() for path in (place / "run/rows").glob("*.jsonl")} == rows
+    other = zoo(*QUICK[:-2], "--batch-size", 4, "--out", "run")
+    assert other.code == 2
+    assert "another plan" in other.err
+
+
+def test_shards_fill_one_folder(zoo: Run, place: Path) -> None:
+    whole = json.loads(zoo(*QUICK, "--json", "--out", "whole").out)
+    for part in ("1/2", "2/2"):
+        done = zoo(*QUICK, "--out", "parts", "--shard", part, "--json")
+        assert done.code == 0, done.err
+    assert json.loads(done.out)["methods"] == whole["methods"]
+
+
+def test_a_third_partys_method_by_its_dotted_path(zoo: Run, place: Path) -> None:
+    assert zoo("fit", "--model", "toymethod.Toy", *SMALL).code == 0
+    words = ("--models", "toymethod.Toy,mean", "--limit", 4)
+    done = zoo("benchmark", *words, "--json")
+    assert done.code == 0, done.err
+    assert "toymethod.Toy: preset nano, trained on shapes" in done.err
+    facts = json.loads(done.out)
+    assert facts["methods"]["toymethod.Toy"]["l1_hole"]["n"] == 4
+    weights = "runs/toymethod.Toy-nano/inpaint/weights.safetensors"
+    variant = zoo("benchmark", "--models", f"mean,toymethod.Toy@mine={weights}", "--limit", 2, "--size", 32)
+    assert variant.code == 0, variant.err
+    assert "toymethod.Toy@mine" in variant.out
+
+
+def test_fit_trains_what_is_missing_first(place: Path) -> None:
+    def commands(*words: str) -> list[str]:
+        return [" ".join(command) for command in fit_commands(_options("--fit", *words))]
+
+    assert commands("--models", "toymethod.Toy,mean,deepfill@x=W") == [
+        "zoo fit --model toymethod.Toy --data shapes --preset nano --resume auto"
+    ]
+    assert commands("--dataset", "coco", "--models", "deepfill", "--data.root", "D") == [
+        "zoo fit --model deepfill --data coco --preset paper --resume auto --data.root D"
+    ]
+    assert commands("--models", "deepfill", "--weights", "deepfill=W", "--preset", "paper") == []
+
+
+def test_fit_failing_is_an_error_of_weights(zoo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failed:
+        returncode = 1
+
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: Failed())
+    done = zoo("benchmark", "--models", "toymethod.Toy", "--fit", "--limit", 2)
+    assert done.code == 4
+    assert "training ended with exit code 1" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--models", "deepfill", "--preset", "paper"), 4, "no 'paper' weights"),
+        (("--models", "deepfill", "--weights", "deepfill=nowhere"), 4, "no such weights file"),
+        (("--models", "mean,mean"), 2, "twice"),
+        (("--models", "mean", "--mask", "objcet"), 2, "did you mean 'object'"),
+        (("--models", "mean", "--dataset", "folder"), 2, "--data.root"),
+        (("--models", "mean", "--dataset", "folder", "--data.root", "nowhere"), 3, "no such folder"),
+        (("--models", "mean", "--set", "mean.steps=5"), 2, "steps"),
+        (("--models", "mean", "--guidance", "edges"), 2, "did you mean 'edge'"),
+        (("--models", "mean", "--precision", "half"), 2, "unknown precision"),
+    ],
+)
+def test_bad_input(words: tuple[str, ...], code: int, message: str, zoo: Run, place: Path) -> None:
+    done = zoo("benchmark", *words)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not (place / "runs").exists()
+
+
+def test_failures_are_rows_and_exit_5(zoo: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.models.controls import Mean
+
+    def fails(self: Mean, batch: object, noise: object) -> None:
+        raise RuntimeError("no paint left")
+
+    monkeypatch.setattr(Mean, "inpaint", fails)
+    done = zoo(*QUICK, "--json")
+    assert done.code == 5, done.err
+    facts = json.loads(done.out)
+    assert facts["failed"] == 4
+    assert facts["methods"]["truth"]["l1"]["n"] == 4
+    assert "4 of 8 rows failed" in done.err
+    assert zoo("report", facts["run"]).code == 5
+
+
+def test_options_over_a_suite(place: Path) -> None:
+    assert _options("--suite", "quick")["limit"] == 32
+    assert _options("--suite", "quick", "--limit", "3")["limit"] == 3
+    assert _options("--suite", "freeform")["mask"] == "freeform"
+    (place / "mine.yaml").write_text("mask: center\nmodels: [mean]\n")
+    assert _options("--suite", "mine.yaml") == {"mask": "center", "models": ["mean"]}
+
+
+def test_settings_are_read_as_values() -> None:
+    words = ("--set", "ecdm.steps=50", "--set", "ecdm.scale=7.5", "--set", "a.b.C.mode=fast")
+    assert _options(*words)["settings"] == {"ecdm": {"steps": 50, "scale": 7.5}, "a.b.C": {"mode": "fast"}}
+
+
+def test_what_is_not_typed_is_left_to_the_plan() -> None:
+    assert plan_options(benchmark_parser().parse_all([])) == {}
+    typed = benchmark_parser().parse_all(["--shard", "2/4", "--devices", "3"])
+    assert isinstance(typed, Namespace)
+    assert (typed.shard, typed.devices) == ((1, 4), 3)
+
+
+def test_report_of_nothing(zoo: Run, place: Path) -> None:
+    assert zoo("report", "nowhere").code == 3
+    (place / "empty").mkdir()
+    done = zoo("report", "empty")
+    assert done.code == 3
+    assert "plan.json" in done.err

@@ -1,0 +1,101 @@
+"""`zoo list`, `zoo doctor`, `zoo data`: facts for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from PIL import Image
+
+from zoo.cli import doctor
+from zoo.data import DATASETS
+from zoo.models import CONTROLS, MODELS
+
+
+@pytest.mark.parametrize("what", ["models", "datasets", "masks", "metrics", "suites"])
+def test_lists_agree_with_their_json(what: str, zoo: Run) -> None:
+    text, data = zoo("list", what), zoo("list", what, "--json")
+    assert text.code == data.code == 0
+    facts = json.loads(data.out)
+    assert facts
+    assert len(text.out.splitlines()) == len(facts) + 1
+    for fact in facts:
+        assert fact["name"] in text.out
+        assert fact["what"]
+
+
+def test_lists_are_complete(zoo: Run) -> None:
+    models = {fact["name"]: fact for fact in json.loads(zoo("list", "models", "--json").out)}
+    assert set(models) == {*MODELS, *CONTROLS}
+    assert models["telea"]["kind"] == "control"
+    assert {fact["name"] for fact in json.loads(zoo("list", "datasets", "--json").out)} == set(DATASETS)
+    metrics = {fact["name"] for fact in json.loads(zoo("list", "metrics", "--json").out)}
+    assert {"l1", "l1_hole", "psnr", "ssim", "tv", "raw_known_l1", "colour_fidelity", "shape_fidelity"} <= metrics
+
+
+def test_doctor_names_what_it_finds(zoo: Run) -> None:
+    done = zoo("doctor", "--json")
+    facts = json.loads(done.out)
+    assert done.code == (0 if facts["ok"] else 2)
+    found = {check["name"]: check for check in facts["checks"]}
+    for name in ("python", "torch", "lightning", "accelerator", "threads", "torchvision", "disk here", "runs folder"):
+        assert found[name]["value"]
+    text = zoo("doctor").out
+    assert all(name in text for name in found)
+
+
+def test_doctor_detects_a_mixed_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor, "_version", lambda name: {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get(name))
+    monkeypatch.setattr("importlib.import_module", broken)
+    check = doctor._torchvision()
+    assert not check.ok
+    assert "does not fit torch 2.13.0+cpu" in check.value
+    assert "pip uninstall torchvision" in check.remedy
+
+
+def test_doctor_says_what_is_missing(zoo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package"))
+    done = zoo("doctor")
+    assert done.code == 2
+    assert "BAD  no-such-package" in done.out
+    assert "remedy: pip install" in done.out
+
+
+def test_data_info_of_what_is_drawn(zoo: Run) -> None:
+    facts = json.loads(zoo("data", "info", "shapes", "--json").out)
+    assert facts["splits"]["test"]["count"] == 512
+    assert "caption" in facts["splits"]["test"]["provides"]
+    assert "test: 512 images" in zoo("data", "info", "shapes").out
+    assert zoo("data", "prepare", "shapes").out.startswith("shapes needs no preparation")
+    done = zoo("data", "verify", "shapes", "--limit", 3)
+    assert done.out == "3 of 3 samples can be read\n"
+
+
+def test_data_of_a_folder(zoo: Run, place: Path) -> None:
+    (place / "pictures").mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(place / "pictures" / f"{name}.png")
+    words = ("folder", "--data.root", "pictures")
+    assert "test: 2 images" in zoo("data", "info", *words).out
+    assert zoo("data", "verify", *words).code == 0
+    (place / "pictures/a.png").write_bytes(b"broken")
+    done = zoo("data", "verify", *words, "--json")
+    assert done.code == 3
+    assert [bad["id"] for bad in json.loads(done.out)["damaged"]] == ["folder/all/a"]
+
+
+def test_data_that_is_not_here_says_what_to_put_where(zoo: Run, place: Path) -> None:
+    done = zoo("data", "prepare", "coco", "--data.root", "nowhere")
+    assert done.code == 3
+    assert "captions" in done.out
+    assert "nothing is downloaded" in done.out
+    info = zoo("data", "info", "coco", "--data.root", "nowhere")
+    assert info.code == 0
+    assert info.out.count("cannot be used") == 3
+    assert zoo("data", "verify", "coco", "--data.root", "nowhere").code == 3

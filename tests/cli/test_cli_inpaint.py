@@ -1,0 +1,184 @@
+"""`zoo inpaint` on files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, Run
+from PIL import Image
+
+
+@pytest.fixture
+def pictures(place: Path) -> Path:
+    """Two photographs of odd sizes and their masks, as a user has them."""
+    rng = np.random.default_rng(0)
+    for name, (height, width) in {"a": (45, 61), "b": (50, 40)}.items():
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        mask[10:30, 12:28] = 255
+        for folder, content in (("images", image), ("masks", mask)):
+            (place / folder).mkdir(exist_ok=True)
+            Image.fromarray(content).save(place / folder / f"{name}.png")
+    return place
+
+
+def _read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_one_file_at_its_own_size_with_known_pixels_untouched(zoo: Run, pictures: Path) -> None:
+    done = zoo("inpaint", "--model", "telea", "--image", "images/a.png", "--mask", "masks/a.png", "--out", "out")
+    assert done.code == 0, done.err
+    image, mask, result = (_read(pictures / p) for p in ("images/a.png", "masks/a.png", "out/a.png"))
+    assert result.shape == image.shape
+    assert np.array_equal(result[mask == 0], image[mask == 0])
+    assert not np.array_equal(result[mask > 0], image[mask > 0])
+    assert sorted(p.name for p in (pictures / "out").iterdir()) == ["a.png"]
+
+
+def test_a_folder_is_paired_by_name_and_another_run_gives_the_same_files(zoo: Run, pictures: Path) -> None:
+    words = ("inpaint", "--model", "mean", "--image", "images", "--mask", "masks")
+    for out in ("one", "two"):
+        assert zoo(*words, "--out", out).code == 0
+    for name in ("a.png", "b.png"):
+        assert (pictures / "one" / name).read_bytes() == (pictures / "two" / name).read_bytes()
+
+
+def test_size_scales_the_shorter_side_and_crops_nothing(zoo: Run, pictures: Path) -> None:
+    words = ("inpaint", "--model", "mean", "--image", "images", "--mask", "masks", "--out", "out", "--size", 20)
+    assert zoo(*words).code == 0
+    assert _read(pictures / "out/a.png").shape == (20, 27, 3)
+    assert _read(pictures / "out/b.png").shape == (25, 20, 3)
+
+
+def test_trained_weights_of_your_own(zoo: Run, pictures: Path) -> None:
+    assert zoo("fit", "--model", "toymethod.Toy", *SMALL).code == 0
+    words = ("--image", "images/a.png", "--mask", "masks/a.png")
+    found = zoo("inpaint", "--model", "toymethod.Toy", *words, "--out", "found")
+    assert found.code == 0, found.err
+    assert "preset nano, trained on shapes at 32 pixels" in found.err
+    weights = "runs/toymethod.Toy-nano/inpaint/weights.safetensors"
+    assert zoo("inpaint", "--model", "toymethod.Toy", *words, "--out", "given", "--weights", weights).code == 0
+    assert (pictures / "found/a.png").read_bytes() == (pictures / "given/a.png").read_bytes()
+    other = zoo("inpaint", "--model", "deepfill", *words, "--out", "other", "--weights", weights)
+    assert other.code == 4
+    assert "toymethod.Toy" in other.err
+
+
+def test_masks_that_need_a_word(zoo: Run, pictures: Path) -> None:
+    mask = _read(pictures / "masks/a.png")
+    Image.fromarray((mask > 0).astype(np.uint8) * 100 + 60).save(pictures / "grey.png")
+    Image.fromarray(255 - mask).save(pictures / "inverted.png")
+    words = ("inpaint", "--model", "mean", "--image", "images/a.png", "--out", "out")
+    assert zoo(*words, "--mask", "masks/a.png").code == 0
+    expected = (pictures / "out/a.png").read_bytes()
+    for name, option in (("grey.png", ("--mask-threshold", 128)), ("inverted.png", ("--invert-mask",))):
+        (pictures / "out/a.png").unlink()
+        refused = zoo(*words, "--mask", name)
+        assert refused.code == 3, name
+        assert not (pictures / "out/a.png").exists()
+        assert zoo(*words, "--mask", name, *option).code == 0
+        assert (pictures / "out/a.png").read_bytes() == expected
+
+
+def test_no_hole_returns_the_image_and_all_hole_runs(zoo: Run, pictures: Path) -> None:
+    for name, level in (("none", 0), ("all", 255)):
+        Image.new("L", (61, 45), level).save(pictures / f"{name}.png")
+        words = ("--image", "images/a.png", "--mask", f"{name}.png", "--out", name)
+        assert zoo("inpaint", "--model", "mean", *words).code == 0
+    assert np.array_equal(_read(pictures / "none/a.png"), _read(pictures / "images/a.png"))
+    assert np.unique(_read(pictures / "all/a.png")).tolist() == [128]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--image", "nowhere.png", "--mask", "masks/a.png"), 3, "there is no image here"),
+        (("--image", "images/a.png", "--mask", "nowhere.png"), 3, "there is no mask here"),
+        (("--image", "images/a.png", "--mask", "masks/b.png"), 3, "61x45"),
+        (("--image", "images", "--mask", "empty"), 3, "no pictures in this folder"),
+        (("--image", "empty", "--mask", "masks"), 3, "no pictures in this folder"),
+        (("--image", "images", "--mask", "half"), 3, "1 of 2 images have no mask: b"),
+        (("--image", "broken.png", "--mask", "masks/a.png"), 3, "cannot be read"),
+        (("--image", "images/a.png", "--mask", "masks/a.png", "--weights", "nowhere"), 4, "no such weights file"),
+        (("--image", "images/a.png", "--mask", "masks/a.png", "--preset", "paper"), 4, "no paper weights"),
+    ],
+)
+def test_bad_input(words: tuple[str, ...], code: int, message: str, zoo: Run, pictures: Path) -> None:
+    (pictures / "empty").mkdir()
+    (pictures / "half").mkdir()
+    (pictures / "half/a.png").write_bytes((pictures / "masks/a.png").read_bytes())
+    (pictures / "broken.png").write_bytes((pictures / "images/a.png").read_bytes()[:200])
+    done = zoo("inpaint", "--model", "deepfill" if code == 4 else "mean", *words, "--out", "out")
+    assert done.code == code, done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not (pictures / "out").exists()
+
+
+def test_an_input_is_never_overwritten(zoo: Run, pictures: Path) -> None:
+    before = (pictures / "images/a.png").read_bytes()
+    for out in ("images", "masks"):
+        done = zoo("inpaint", "--model", "mean", "--image", "images", "--mask", "masks", "--out", out)
+        assert done.code == 2
+        assert "would overwrite an input" in done.err
+    assert (pictures / "images/a.png").read_bytes() == before
+
+
+def test_one_bad_image_of_a_folder_does_not_stop_the_others(zoo: Run, pictures: Path) -> None:
+    (pictures / "images/a.png").write_bytes(b"no picture")
+    done = zoo("inpaint", "--model", "mean", "--image", "images", "--mask", "masks", "--out", "out")
+    assert done.code == 5
+    assert "a is left out" in done.err
+    assert [p.name for p in (pictures / "out").iterdir()] == ["b.png"]
+    assert "1 of 2" in done.out
+
+
+def test_a_full_disk_leaves_nothing_half_written(zoo: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = zoo("inpaint", "--model", "mean", "--image", "images/a.png", "--mask", "masks/a.png", "--out", "out")
+    assert done.code == 3
+    assert "No space left" in done.err
+    assert list((pictures / "out").iterdir()) == []
+
+
+def test_captions_reach_the_methods_that_read_them(zoo: Run, pictures: Path) -> None:
+    import toymethod  # type: ignore[import-not-found]
+
+    from zoo.cli.captions import read_captions
+    from zoo.cli.inpaint import paint
+
+    reader = toymethod.Reader().eval()
+    image, mask = _read(pictures / "images/a.png"), _read(pictures / "masks/a.png") // 255
+    paint(reader, "a", image, mask, "a red ball")  # it checks its caption
+    lines = [{"file": "a.png", "caption": "a red ball"}, {"file": "b", "captions": ["one", "two"]}]
+    (pictures / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    names = {"a": "a.png", "b": "b.png"}
+    assert read_captions("captions.jsonl", names) == {"a": "a red ball", "b": "one"}
+    assert read_captions("a red ball", names) == dict.fromkeys(names, "a red ball")
+    (pictures / "c.txt").write_text("a red ball\n")
+    assert read_captions("c.txt", names) == dict.fromkeys(names, "a red ball")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"file": "a.png", "caption": "x"}\n', "1 images have no caption: b"),
+        ("{\n", "line 1"),
+        ('{"file": 3}', "no caption"),
+    ],
+)
+def test_bad_caption_files(content: str, message: str, zoo: Run, pictures: Path) -> None:
+    (pictures / "captions.jsonl").write_text(content)
+    words = ("--image", "images", "--mask", "masks", "--out", "out", "--caption", "captions.jsonl")
+    done = zoo("inpaint", "--model", "mean", *words)
+    assert done.code == 3
+    assert message in done.err
+    assert "captions.jsonl" in done.err
+    assert not (pictures / "out").exists()
