@@ -17,6 +17,7 @@ from conftest import SMALL, Run
 from PIL import Image
 from safetensors.torch import load_file
 
+from zoo.cli.fit import find_checkpoint
 from zoo.errors import WeightsError
 from zoo.weights import load_weights, read_header
 
@@ -245,6 +246,20 @@ def test_a_signal_before_training_ends_at_once(place: Path) -> None:
     time.sleep(0.3)  # it imports torch now
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
+
+
+def test_a_checkpoint_of_another_stage_resumes_only_its_own(tmp_path: Path) -> None:
+    last = tmp_path / "run" / "first" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    stages = ("first", "second")
+    for named in (str(last), str(tmp_path / "run"), "auto"):
+        assert find_checkpoint(named, tmp_path / "run", "first", stages) == last
+    (last.parents[1] / "weights.safetensors").touch()
+    for named in (str(last), str(tmp_path / "run"), "auto", None):
+        assert find_checkpoint(named, tmp_path / "run", "second", stages) is None
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        find_checkpoint(str(tmp_path), tmp_path / "run", "first", stages)
 
 
 def test_weights_of_another_method_are_refused(zoo: Run, place: Path) -> None:

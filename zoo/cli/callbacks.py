@@ -132,7 +132,7 @@ class FitProgress(Callback):
             return
         step = trainer.global_step
         first, start = self._mark
-        if step == trainer.max_steps or (step > first and step % self.every == 0):
+        if step > first and (step == trainer.max_steps or step % self.every == 0):
             rate = (step - first) / max(time.monotonic() - start, 1e-9)
             self._mark = (step, time.monotonic())
             self._meter.update(

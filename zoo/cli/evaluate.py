@@ -74,7 +74,7 @@ def _weights(cli: ZooCLI, cls: type[InpaintingModule]) -> Path | None:
     if config.resume and not config.ckpt_path:
         from zoo.cli.fit import find_checkpoint
 
-        found = find_checkpoint(config.resume, cli.run_folder, cls.stages[-1])
+        found = find_checkpoint(config.resume, cli.run_folder, cls.stages[-1], cls.stages)
         config.ckpt_path = str(found) if found else None
     if config.ckpt_path or not cls.trainable:
         return None

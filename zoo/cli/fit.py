@@ -78,7 +78,7 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
     from zoo.cli.export import finish
 
     folder = run / stage
-    checkpoint = find_checkpoint(cli.config.resume or cli.config.ckpt_path, run, stage)
+    checkpoint = find_checkpoint(cli.config.resume or cli.config.ckpt_path, run, stage, cls.stages)
     _refuse_unfinished(folder, checkpoint, command)
     if len(cls.stages) > 1:
         cli.config.model["init_args"]["stage"] = stage
@@ -130,16 +130,18 @@ def _train(cli: ZooCLI, checkpoint: Path | None, command: Sequence[str]) -> None
         raise UsageError(str(error), where="trainer") from error
 
 
-def find_checkpoint(resume: str | None, run: Path, stage: str) -> Path | None:
+def find_checkpoint(resume: str | None, run: Path, stage: str, stages: Sequence[str]) -> Path | None:
     """The checkpoint to go on from.
 
     Args:
         resume: `auto`, a checkpoint, a run folder, or None.
         run: The run folder.
         stage: The stage that is trained.
+        stages: All stages of the method.
 
     Returns:
-        None where nothing is asked for, or where `auto` finds none.
+        None where nothing is asked for, where `auto` finds none, or where the checkpoint is another stage's: this one
+        then starts at its beginning.
 
     Raises:
         WeightsError: The path that is named holds no checkpoint of this stage.
@@ -155,10 +157,13 @@ def find_checkpoint(resume: str | None, run: Path, stage: str) -> Path | None:
     path = Path(resume)
     if path.is_dir():
         found = [path / stage / "checkpoints" / "last.ckpt", path / "checkpoints" / "last.ckpt", path / "last.ckpt"]
+        if not any(file.is_file() for file in found) and any((path / name / WEIGHTS).is_file() for name in stages):
+            return None  # a run that has finished other stages, and not begun this one
         path = next((file for file in found if file.is_file()), path)
     if not path.is_file():
         raise WeightsError("no checkpoint to resume from", where=resume, remedy="--resume RUN, FILE.ckpt or auto")
-    return path
+    belongs = path.resolve().parent.parent.name
+    return None if belongs in stages and belongs != stage else path
 
 
 def _refuse_unfinished(folder: Path, checkpoint: Path | None, command: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from zoo.keyed import Noise
 from zoo.models.deepfill import losses
 from zoo.models.deepfill.attention import AttentionOptions
 from zoo.models.deepfill.discriminator import Critics, PatchDiscriminator
+from zoo.models.deepfill.layers import balance
 from zoo.models.deepfill.network import Generated, Generator, GeneratorOptions
 from zoo.module import InpaintingModule
 
@@ -32,6 +33,7 @@ CHOICES = {
     "ca_overlap": ("coverage", "quarter"),
     "ca_down": ("stride", "tf_align", "area"),
     "ca_mask_down": ("max", "nearest"),
+    "init": ("xavier", "balanced"),
     "gan": ("sn_patch", "wgan_gp", "none"),
     "critics": ("global", "local", "both"),
     "gp_mode": ("masked", "per_pixel", "plain"),
@@ -60,6 +62,7 @@ class DeepFill(InpaintingModule):
         gated_output: Gate the last layers too.
         decoder_width: Width of the refinement decoder; 0 for `width`.
         guided: Whether a sketch (`edge`, used inside the hole) guides the completion.
+        init: `xavier`, or `balanced`, which keeps features from vanishing in short trainings.
         ca_scale: λ of the attention's softmax.
         ca_fuse: Attention propagation.
         ca_fuse_wrap: Propagation along the flattened index, as in the published code.
@@ -113,6 +116,7 @@ class DeepFill(InpaintingModule):
         gated_output: bool = False,
         decoder_width: int = 0,
         guided: bool = False,
+        init: str = "xavier",
         ca_scale: float = 10.0,
         ca_fuse: bool = True,
         ca_fuse_wrap: bool = False,
@@ -149,6 +153,8 @@ class DeepFill(InpaintingModule):
         options = dict(self.hparams)
         _check(options)
         self.generator = Generator(_generator_options(options), _attention_options(options))
+        if init == "balanced":
+            balance(self.generator)
         self.discriminator = _discriminator(options)
         self.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
         if guided:
