@@ -105,15 +105,17 @@ def test_clipping_is_of_unscaled_gradients(tmp_path: Path) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The gradient of two processes of 4 images is that of one process of 8; run apart, since DDP forks."""
-    states = []
+    results = []
     for devices in (1, 2):
         command = [sys.executable, "-m", "tests.toy_ddp", str(devices), str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        states.append(torch.load(tmp_path / f"{devices}.pt", weights_only=True))
-    for name, value in states[0].items():
+        results.append(torch.load(tmp_path / f"{devices}.pt", weights_only=True))
+    one, two = results
+    for name, value in one["state"].items():
         if "generator" in name or name.endswith(("bias", "original")):
-            assert torch.allclose(value, states[1][name], atol=1e-5), name
+            assert torch.allclose(value, two["state"][name], atol=1e-5), name
+    assert one["values"] == pytest.approx(two["values"], abs=1e-4)
 
 
 def test_average_of_weights_is_lightnings_callback(tmp_path: Path) -> None:

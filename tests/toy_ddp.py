@@ -17,5 +17,7 @@ if __name__ == "__main__":
     settings = {"devices": devices, "strategy": forked if devices > 1 else "auto", "use_distributed_sampler": False}
     fit = trainer(folder, max_steps=2, **settings)
     fit.fit(toy, loader(count=16, batch_size=8 // devices))
+    # Nine images on two processes: five and four, so that a mean of means would be wrong.
+    values = fit.validate(toy, loader(count=9, batch_size=2), verbose=False)[0]
     if fit.is_global_zero:
-        torch.save(toy.state_dict(), folder / f"{devices}.pt")
+        torch.save({"state": toy.state_dict(), "values": values}, folder / f"{devices}.pt")

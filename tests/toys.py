@@ -90,13 +90,16 @@ class Strided(Sampler[int]):
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __iter__(self) -> Iterator[int]:
+    def _mine(self) -> range:
         together = torch.distributed.is_initialized()
         rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
-        return iter(range(rank, self.count, world))
+        return range(rank, self.count, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._mine())
 
     def __len__(self) -> int:
-        return self.count // (torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
+        return len(self._mine())
 
 
 def loader(count: int = 16, batch_size: int = 4, size: int = 16) -> DataLoader[dict[str, object]]:
