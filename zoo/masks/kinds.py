@@ -41,9 +41,7 @@ def _no_option(option: str) -> None:
 def _fraction(option: str) -> float:
     value = _number(option or "0.25", "center takes the hole's share of the area: center:0.5")
     if not 0 < value <= 1:
-        raise UsageError(
-            f"a share of the area lies in (0, 1], got {value:g}", remedy="center:0.25: half of each side"
-        )
+        raise UsageError(f"a share of the area lies in (0, 1], got {value:g}", remedy="center:0.25: half of each side")
     return value
 
 
