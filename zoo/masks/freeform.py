@@ -50,8 +50,11 @@ def stroke(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, float]
 
 
 def paint(mask: Mask, points: np.ndarray, width: float) -> None:
-    """Draws a stroke into a mask, in place: OpenCV's thick lines end round, which makes the discs at the joints."""
+    """Draws a stroke into a mask, in place.
+
+    OpenCV's thick lines end round, which makes the discs at the joints, and come out about a pixel wider than asked for.
+    """
     import cv2
 
     vertices = np.round(points).astype(np.int32).reshape(-1, 1, 2)
-    cv2.polylines(mask, [vertices], isClosed=False, color=1, thickness=max(1, round(width)))
+    cv2.polylines(mask, [vertices], isClosed=False, color=1, thickness=max(1, round(width - 1)))
