@@ -127,7 +127,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(61, 75), (64, 40), (9, 17)])
 def test_any_size_is_completed(height: int, width: int) -> None:
-    batch = scenes(2)
+    batch = scenes(2, size=80)
     cut: Any = {k: batch[k][..., :height, :width] for k in ("image", "mask")}  # type: ignore[literal-required]
     cut["mask"][..., 2:6, 3:8] = 1
     completed = make().complete({"id": batch["id"], **cut})

@@ -76,12 +76,17 @@ def _show(meter: Meter, done: int, total: int, label: str) -> None:
 
 def _announce(plan: Plan) -> None:
     for method in plan.methods:
-        trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}"
+        trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}, {_near(method.weights)}"
         print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}", file=sys.stderr)
     for name, reason in plan.left_out.items():
         print(f"zoo benchmark: {name} is left out: {reason}", file=sys.stderr)
     images = f"{plan.count} images of {plan.dataset}, {plan.mask} masks, {plan.size} pixels"
     print(f"zoo benchmark: {images}", file=sys.stderr)
+
+
+def _near(path: str) -> Path:
+    """A path as short as it can be said from here."""
+    return Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else Path(path)
 
 
 def plan_options(arguments: Namespace) -> dict[str, Any]:

@@ -2,28 +2,117 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from zoo.cli.expand import check_data, check_mask, one
 from zoo.cli.progress import Meter
-from zoo.errors import EXIT_OK, UsageError, unknown_name
+from zoo.errors import EXIT_DATA, EXIT_OK, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from zoo.data.base import Dataset
+    from zoo.masks import Canvas
 
 ACTIONS = ("make", "verify", "show")
 SHOWN = 16
+LISTED = 10
 
 
 def run(arguments: Namespace) -> int:
     """Runs one of the actions."""
-    if arguments.action not in ACTIONS:
-        if arguments.action is None:
+    action = arguments.action
+    if action not in ACTIONS:
+        if action is None:
             raise UsageError("zoo masks needs an action", remedy="zoo masks make|verify|show")
-        raise unknown_name("action", arguments.action, list(ACTIONS))
-    if arguments.action == "verify" and arguments.file is None:
+        raise unknown_name("action", action, list(ACTIONS))
+    if action == "verify" and arguments.file is None:
         raise UsageError("zoo masks verify needs a manifest", remedy="zoo masks verify FILE.jsonl.gz")
-    if arguments.action != "verify" and arguments.out is None:
-        raise UsageError(f"zoo masks {arguments.action} needs --out FILE", remedy="zoo masks --help")
-    arguments.data = one(arguments.data, "--dataset") or "shapes"
-    check_data(arguments.data)
+    if action != "verify" and arguments.out is None:
+        raise UsageError(f"zoo masks {action} needs --out FILE", remedy="zoo masks --help")
+    if action != "verify" and arguments.file is not None:
+        raise UsageError(f"unexpected argument '{arguments.file}'", remedy="zoo masks --help")
+    dataset = one(arguments.data, "--dataset")
+    check_data(dataset)
     check_mask(arguments.mask)
-    return {"make": _make, "verify": _verify, "show": _show}[arguments.action](arguments)
+    if action == "verify":
+        return _verify(arguments, dataset)
+    return (_make if action == "make" else _show)(arguments, dataset or "shapes", arguments.mask or "object")
+
+
+def _open(arguments: Namespace, name: str, limit: int | None, size: int) -> Dataset:
+    from zoo.data import open_dataset
+
+    return open_dataset(name, split=arguments.split, size=size, root=arguments.root, count=limit)
+
+
+def canvases(dataset: Dataset, what: str) -> Iterator[Canvas]:
+    """What masks are drawn from, image by image, with progress."""
+    from zoo.data.masked import canvas_of
+
+    with Meter(what, len(dataset), seconds=2.0) as meter:
+        for index in range(len(dataset)):
+            yield canvas_of(dataset, dataset.sample(index))
+            meter.update(index + 1, "masks")
+
+
+def _make(arguments: Namespace, name: str, kind: str) -> int:
+    from zoo.masks.manifest import make
+    from zoo.weights import sha256
+
+    dataset = _open(arguments, name, arguments.limit, arguments.size)
+    path = Path(arguments.out)
+    drawn = canvases(dataset, "make")
+    manifest = make(path, drawn, dataset=name, split=arguments.split, kind=kind, seed=arguments.seed)
+    ratios = [entry.ratio for entry in manifest.entries.values()]
+    print(f"{path}: {len(ratios)} masks, holes of {np.mean(ratios):.1%} on average, sha256 {sha256(path)}")
+    return EXIT_OK
+
+
+def _verify(arguments: Namespace, name: str | None) -> int:
+    """Checks every mask; with --dataset they are drawn again and compared, too."""
+    from zoo.masks.manifest import read, verify
+    from zoo.weights import sha256
+
+    path = Path(arguments.file)
+    manifest = read(path)
+    again = None
+    if name is not None:
+        sizes = {entry.size for entry in manifest.entries.values()}
+        size = next(iter(sizes))[0] if len(sizes) == 1 else arguments.size
+        arguments.split = manifest.split
+        again = canvases(_open(arguments, name, len(manifest.entries), size), "verify")
+    problems = verify(path, again)
+    for problem in problems[:LISTED]:
+        print(problem)
+    if len(problems) > LISTED:
+        print(f"and {len(problems) - LISTED} more")
+    story = f"{manifest.kind} masks of {manifest.dataset} {manifest.split}, seed {manifest.seed}"
+    print(f"{path}: {len(manifest.entries)} {story}, {len(problems)} problems, sha256 {sha256(path)}")
+    return EXIT_DATA if problems else EXIT_OK
+
+
+def _show(arguments: Namespace, name: str, kind: str) -> int:
+    """A sheet of images under their masks, the hole in mid-grey."""
+    from zoo.cli.files import save_png
+    from zoo.data.masked import canvas_of
+    from zoo.masks import draw_mixture, parse_mixture
+
+    dataset = _open(arguments, name, arguments.limit or SHOWN, arguments.size)
+    mixture, pictures = parse_mixture(kind), []
+    for index in range(len(dataset)):
+        sample = dataset.sample(index)
+        mask = draw_mixture(mixture, canvas_of(dataset, sample), arguments.seed)
+        pictures.append(np.where(mask[:, :, None] > 0, np.uint8(128), sample.image))
+    columns = math.ceil(math.sqrt(len(pictures)))
+    blank = np.full_like(pictures[0], 255)
+    pictures += [blank] * (-len(pictures) % columns)
+    rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
+    path = Path(arguments.out)
+    save_png(np.ascontiguousarray(np.concatenate(rows)), path)
+    print(path)
+    return EXIT_OK

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.keyed import numpy_generator
+from zoo.keyed import integers, numpy_generator
 
 Mask = NDArray[np.uint8]
 REFERENCE = 256  # every pixel constant of the papers is for this side; kinds scale it with the image
@@ -54,3 +54,7 @@ class Canvas:
     def rng(self, kind: str, seed: int) -> np.random.Generator:
         """The generator of a mask: keyed by dataset, image, kind and seed, and by nothing else."""
         return numpy_generator("mask", self.dataset, self.id, kind, seed)
+
+    def integers(self, count: int, kind: str, seed: int) -> list[int]:
+        """Integers in [0, 65536) with the same key; quicker than a generator where few are needed."""
+        return integers(count, "mask", self.dataset, self.id, kind, seed)

@@ -8,27 +8,29 @@ import numpy as np
 
 from zoo.errors import UsageError
 from zoo.masks.canvas import Canvas, Mask
-from zoo.masks.freeform import paint, stroke
+from zoo.masks.freeform import WORDS, paint, path, width
 
 MAX_STROKES = 32  # large holes at a small width need about twenty; what is missing then is grown pixel by pixel
 
 
-def irregular(canvas: Canvas, rng: np.random.Generator, low: float, high: float) -> Mask:
+def irregular(canvas: Canvas, kind: str, seed: int, low: float, high: float) -> Mask:
     """Brush strokes until the hole's share of the image lies in (low, high].
 
-    A stroke that overshoots is undone and tried again at half its width, and the next ones start from there; after
-    `MAX_STROKES` draws, or where the thinnest stroke still overshoots, the hole grows by single pixels at its rim.
-    Where to stop inside the bucket is drawn uniformly, so that ratios fill the bucket instead of piling up at one end.
+    A stroke that overshoots is undone, and from there on strokes are half as wide; after `MAX_STROKES` draws, or where
+    the thinnest stroke still overshoots, the hole grows by single pixels at its rim to a size drawn from the bucket.
 
     Args:
         canvas: The image.
-        rng: The generator of this mask.
+        kind: The kind's full name; with the seed it keys the mask.
+        seed: The seed.
         low: Percent of the area, excluded.
         high: Percent of the area, included.
 
     Raises:
         UsageError: No number of pixels of this image lies in the bucket.
     """
+    import cv2
+
     area = canvas.height * canvas.width
     least = math.floor(low * area / 100 + 1e-9) + 1
     most = math.floor(high * area / 100 + 1e-9)
@@ -37,22 +39,23 @@ def irregular(canvas: Canvas, rng: np.random.Generator, low: float, high: float)
             f"no number of pixels of a {canvas.height} x {canvas.width} image lies in ({low:g} %, {high:g} %]",
             remedy="take a wider bucket or a larger image",
         )
-    target = int(rng.integers(least, most + 1))
-    mask, factor, count = canvas.empty(), 1.0, 0
-    for _ in range(MAX_STROKES):
-        if count >= target:
-            return mask
-        points, width = stroke(canvas, rng)
+    mask, factor = canvas.empty(), 1.0
+    for number in range(MAX_STROKES):
+        words = canvas.integers(WORDS, f"{kind} stroke {number}", seed)
+        thickness = width(words, canvas) * factor
         trial = mask.copy()
-        paint(trial, points, width * factor)
-        drawn = int(np.count_nonzero(trial))
+        paint(trial, path(words, canvas), thickness)
+        drawn = cv2.countNonZero(trial)
         if drawn <= most:
-            mask, count = trial, drawn
-        elif width * factor <= 1:
+            if drawn >= least:
+                return trial
+            mask = trial
+        elif thickness <= 2:
             break
         else:
             factor /= 2
-    return _grow(mask, target, rng) if count < target else mask
+    rng = canvas.rng(kind, seed)
+    return _grow(mask, int(rng.integers(least, most + 1)), rng)
 
 
 def _grow(mask: Mask, target: int, rng: np.random.Generator) -> Mask:

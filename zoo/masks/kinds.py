@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from zoo.masks import freeform, objects, rectangles
 from zoo.masks.canvas import Canvas, Mask
 from zoo.masks.irregular import irregular
 
-Draw = Callable[[Canvas, np.random.Generator, str], Mask]
+Draw = Callable[[Canvas, str, int, str], Mask]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Kind:
     Attributes:
         name: The first word of its name.
         description: One line.
-        draw: From a canvas, its generator and the text after the first colon.
+        draw: From a canvas, the full name, the seed and the text after the first colon.
         check: Raises UsageError where that text is wrong.
     """
 
@@ -79,18 +80,18 @@ def _number(text: str, remedy: str) -> float:
     return value
 
 
-def _draw_object(canvas: Canvas, rng: np.random.Generator, option: str) -> Mask:
+def _draw_object(canvas: Canvas, kind: str, seed: int, option: str) -> Mask:
     dilation = _segmentation(option)
     if dilation is None:
-        return objects.object_box(canvas, rng)
-    return objects.object_segment(canvas, rng, dilation)
+        return objects.object_box(canvas, canvas.rng(kind, seed))
+    return objects.object_segment(canvas, canvas.rng(kind, seed), dilation)
 
 
-def _draw_irregular(canvas: Canvas, rng: np.random.Generator, option: str) -> Mask:
-    return irregular(canvas, rng, *_bucket(option))
+def _draw_irregular(canvas: Canvas, kind: str, seed: int, option: str) -> Mask:
+    return irregular(canvas, kind, seed, *_bucket(option))
 
 
-def _draw_file(canvas: Canvas, rng: np.random.Generator, option: str) -> Mask:
+def _draw_file(canvas: Canvas, kind: str, seed: int, option: str) -> Mask:
     if canvas.mask is None:
         raise DataError("this image has no mask file", canvas.id, "put one with the image's stem into the mask folder")
     return (canvas.mask > 0).astype(np.uint8)
@@ -100,13 +101,13 @@ _TABLE = (
     Kind(
         "center",
         "the centre, half of each side; center:F takes the share F of the area",
-        lambda canvas, rng, option: rectangles.center(canvas, _fraction(option)),
+        lambda canvas, kind, seed, option: rectangles.center(canvas, _fraction(option)),
         _fraction,
     ),
     Kind(
         "box",
         "DeepFill's random box: sides of 96 to 128 pixels at 256, anywhere",
-        lambda canvas, rng, option: rectangles.random_box(canvas, rng),
+        lambda canvas, kind, seed, option: rectangles.random_box(canvas, canvas.rng(kind, seed)),
         _no_option,
     ),
     Kind(
@@ -118,13 +119,13 @@ _TABLE = (
     Kind(
         "freeform",
         "DeepFill-v2's brush: one to three strokes",
-        lambda canvas, rng, option: freeform.brush(canvas, rng),
+        lambda canvas, kind, seed, option: freeform.brush(canvas, kind, seed),
         _no_option,
     ),
     Kind(
         "deepfill",
         "DeepFill-v2's training mask: a random box and brush strokes together",
-        lambda canvas, rng, option: freeform.deepfill(canvas, rng),
+        lambda canvas, kind, seed, option: freeform.deepfill(canvas, kind, seed),
         _no_option,
     ),
     Kind(
@@ -143,16 +144,18 @@ def kinds() -> list[tuple[str, str]]:
     return [(kind.name, kind.description) for kind in _TABLE]
 
 
-def check_kind(kind: str) -> None:
-    """Refuses an unknown kind or a wrong option.
+@functools.lru_cache(maxsize=256)
+def check_kind(kind: str) -> tuple[Kind, str]:
+    """The kind a name stands for, and its option.
 
     Raises:
-        UsageError: The message says what is known.
+        UsageError: An unknown kind or a wrong option; the message says what is known.
     """
     name, _, option = kind.partition(":")
     if name not in KINDS:
         raise unknown_name("mask", name, list(KINDS))
     KINDS[name].check(option)
+    return KINDS[name], option
 
 
 def draw_mask(kind: str, canvas: Canvas, seed: int = 0) -> Mask:
@@ -170,6 +173,5 @@ def draw_mask(kind: str, canvas: Canvas, seed: int = 0) -> Mask:
         UsageError: The kind is unknown.
         DataError: `file` on an image without a mask.
     """
-    check_kind(kind)
-    name, _, option = kind.partition(":")
-    return KINDS[name].draw(canvas, canvas.rng(kind, seed), option)
+    found, option = check_kind(kind)
+    return found.draw(canvas, kind, seed, option)

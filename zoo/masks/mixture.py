@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from zoo.errors import UsageError
-from zoo.keyed import numpy_generator
+from zoo.keyed import integers
 from zoo.masks.canvas import Canvas, Mask
 from zoo.masks.kinds import check_kind, draw_mask
 
@@ -23,9 +21,13 @@ class Mixture:
         """The kind an image gets, keyed by its id and the seed."""
         if len(self.kinds) == 1:
             return self.kinds[0]
-        draw = numpy_generator("mixture", sample, seed).random()
-        index = int(np.searchsorted(np.cumsum(self.probabilities), draw, side="right"))
-        return self.kinds[min(index, len(self.kinds) - 1)]
+        draw = integers(1, "mixture", sample, seed)[0] / 65536
+        reached = 0.0
+        for kind, probability in zip(self.kinds, self.probabilities, strict=True):
+            reached += probability
+            if draw < reached:
+                return kind
+        return self.kinds[-1]
 
 
 def parse_mixture(text: str) -> Mixture:
