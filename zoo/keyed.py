@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # masks and their names are wanted where torch, which takes seconds to import, is not
+    import torch
+    from torch import Tensor
 
 Part = str | int | float | bool | None
 
@@ -39,6 +42,8 @@ def numpy_generator(*parts: Part) -> np.random.Generator:
 
 def torch_generator(*parts: Part) -> torch.Generator:
     """A CPU generator of torch keyed by `parts`; draw on the CPU and move: every device then sees the same numbers."""
+    import torch
+
     return torch.Generator().manual_seed(key(*parts))
 
 
@@ -67,11 +72,15 @@ class Noise:
             shape: The shape of one sample's noise.
             device: Where to put it; it is drawn on the CPU.
         """
+        import torch
+
         draws = [torch.randn(*shape, generator=self._generator(i, purpose)) for i in self.ids]
         return torch.stack(draws).to(device)
 
     def uniform(self, purpose: str, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """Noise uniform in [0, 1), B x `shape`, float32."""
+        import torch
+
         draws = [torch.rand(*shape, generator=self._generator(i, purpose)) for i in self.ids]
         return torch.stack(draws).to(device)
 

@@ -68,7 +68,7 @@ GOLDEN = [
     "5166e52cc66e",
     "e47a2369bb9d",
     "fcbaab5a1eea",
-    "d227e9d016cf",
+    "5b520f3ca193",
     "241f64c43907",
     "4bca36b6156a",
     "5241f89538e3",
@@ -171,6 +171,9 @@ def test_margins_shrink_where_another_object_is_near() -> None:
         mask = draw_mask("object", canvas(index, boxes=near, object_rule="grown"))
         inside = [mask[10:30, 10:30], mask[10:30, 31:51]]
         assert sorted(part.mean() for part in inside) == [0.0, 1.0]
+        ys, _ = np.nonzero(mask)
+        assert ys.min() <= 8, "only the side that would touch is drawn in"
+        assert ys.max() >= 31
 
 
 def test_segments_are_dilated_by_a_disc_that_scales() -> None:
@@ -180,7 +183,20 @@ def test_segments_are_dilated_by_a_disc_that_scales() -> None:
     assert mask[distance <= 2.5].all()
     assert not mask[distance > 3.5].any()
     assert np.array_equal(draw_mask("object:segmentation:0", one), one.segments[1])  # type: ignore[index]
-    assert np.array_equal(draw_mask("object:segmentation", canvas(segments=None)), draw_mask("object", canvas()))
+    with pytest.raises(DataError, match="no segments"):
+        draw_mask("object:segmentation", canvas(segments=None))
+
+
+def test_both_object_masks_remove_the_same_object() -> None:
+    for index in range(40):
+        one = canvas(index, object_rule="grown")
+        assert not (draw_mask("object:segmentation:0", one) & ~draw_mask("object", one)).any()
+
+
+def test_naming_a_mask_imports_no_torch() -> None:
+    code = "import sys; from zoo.masks import parse_mixture; parse_mixture('object'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_file_is_the_users_mask() -> None:

@@ -59,6 +59,10 @@ def test_any_mask_survives(shape: tuple[int, int], share: float) -> None:
         ({"ratio": 0.5}, "the ratio is"),
         ({"size": [32, 33]}, "do not fill"),
         ({"rle": "0"}, "do not fill"),
+        (
+            {"size": [5, 6], "rle": "d0L>"},
+            "do not fill",
+        ),  # runs of 20, -4, 14
     ],
 )
 def test_verify_finds_a_changed_mask(tmp_path: Path, change: dict[str, object], text: str) -> None:

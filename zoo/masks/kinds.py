@@ -83,8 +83,8 @@ def _number(text: str, remedy: str) -> float:
 def _draw_object(canvas: Canvas, kind: str, seed: int, option: str) -> Mask:
     dilation = _segmentation(option)
     if dilation is None:
-        return objects.object_box(canvas, canvas.rng(kind, seed))
-    return objects.object_segment(canvas, canvas.rng(kind, seed), dilation)
+        return objects.object_box(canvas, seed)
+    return objects.object_segment(canvas, seed, dilation)
 
 
 def _draw_irregular(canvas: Canvas, kind: str, seed: int, option: str) -> Mask:

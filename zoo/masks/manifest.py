@@ -60,7 +60,8 @@ class Entry:
         from pycocotools import mask as coco
 
         # The decoder trusts its input; lengths that do not add up would be read beyond the image.
-        if sum(_counts(self.rle)) != self.size[0] * self.size[1]:
+        counts = _counts(self.rle)
+        if min(counts, default=0) < 0 or sum(counts) != self.size[0] * self.size[1]:
             raise DataError("the run lengths of this mask do not fill its image", where=self.id)
         decoded: Mask = coco.decode({"size": list(self.size), "counts": self.rle.encode("ascii")})
         return np.ascontiguousarray(decoded)

@@ -1,90 +1,159 @@
-"""Masks that take one object out: its box, or its segment."""
+"""Masks that remove one object: its box, or its segment."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from zoo.errors import DataError
 from zoo.masks.canvas import Canvas, Mask
 from zoo.masks.rectangles import center
 
-AREA_RANGE = (0.05, 0.50)  # of the image: a smaller hole asks nothing, a larger one leaves no context
-MARGIN = (0.10, 0.25)  # of the box's side, on each of the four sides
-DILATION = 5  # pixels at 256, around a segment
+AREA_RANGE = (0.05, 0.50)  # of the image; a larger hole leaves no context, a smaller one asks for nothing
+MARGIN = (0.10, 0.25)  # of the box's side, on each of its four sides
+DILATION = 5.0  # pixels at 256, around a segment: annotations miss an object's soft border
 
 
-def object_box(canvas: Canvas, rng: np.random.Generator) -> Mask:
-    """One object's box under the canvas' rule; the centre where there is no box."""
-    if len(canvas.boxes) == 0:
-        return center(canvas)
-    if canvas.object_rule == "grown":
-        index = int(rng.integers(len(canvas.boxes)))
-        return _fill(canvas, _grow(canvas, index, rng))
-    return _fill(canvas, canvas.boxes[largest(canvas)].astype(np.float64))
+class Box(NamedTuple):
+    """A box in whole pixels, the last row and column excluded."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def area(self) -> int:
+        return max(0, self.x1 - self.x0) * max(0, self.y1 - self.y0)
+
+    def overlaps(self, other: Box) -> bool:
+        return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
 
-def object_segment(canvas: Canvas, rng: np.random.Generator, dilation: float = DILATION) -> Mask:
-    """The chosen object's segment, dilated by a disc; its box where the data has no segments.
+def outward(canvas: Canvas, x0: float, y0: float, x1: float, y1: float) -> Box:
+    """Every pixel that a box touches, clipped to the image; its area is 0 where the box lies outside."""
+    x0, x1 = max(x0, 0.0), min(x1, float(canvas.width))
+    y0, y1 = max(y0, 0.0), min(y1, float(canvas.height))
+    if x1 <= x0 or y1 <= y0:
+        return Box(0, 0, 0, 0)
+    return Box(math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))
+
+
+def _boxes(canvas: Canvas) -> list[Box]:
+    if not np.isfinite(canvas.boxes).all():
+        raise DataError("a box of this image is not finite", canvas.id, "mend its annotation")
+    return [outward(canvas, *box) for box in canvas.boxes.astype(np.float64).tolist()]
+
+
+def largest(canvas: Canvas, boxes: list[Box]) -> int:
+    """The largest box with 5 to 50 % of the image's area; else the one nearest to that range.
+
+    TDANet takes the largest box whatever it covers, on COCO nearly the whole image at times.
 
     Args:
         canvas: The image.
-        rng: Chooses the object under the rule `grown`.
-        dilation: Radius in pixels at 256, at least one pixel; annotations miss an object's soft border.
+        boxes: Clipped to it; one of them at least has an area.
+    """
+    low, high = (share * canvas.height * canvas.width for share in AREA_RANGE)
+
+    def merit(index: int) -> tuple[bool, float, int, int]:
+        area = boxes[index].area
+        return area > 0, -max(low - area, area - high, 0.0), area, -index
+
+    return max(range(len(boxes)), key=merit)
+
+
+def grown(canvas: Canvas, index: int, boxes: list[Box], margins: list[float]) -> Box:
+    """A box with margins of 10 to 25 % of its side on each of the four sides, clipped to the image.
+
+    Where that would take pixels of another object's box, the side that loses least is drawn in up to that box. Boxes
+    which overlap the chosen one itself cannot be kept clear and are not considered.
+
+    Args:
+        canvas: The image.
+        index: Which of its boxes.
+        boxes: All of them, in whole pixels.
+        margins: Of its side, on the left, top, right and bottom.
+    """
+    x0, y0, x1, y1 = canvas.boxes[index].astype(np.float64).tolist()
+    left, top, right, bottom = margins
+    across, down = x1 - x0, y1 - y0
+    hole = outward(canvas, x0 - left * across, y0 - top * down, x1 + right * across, y1 + bottom * down)
+    own = boxes[index]
+    for i, other in enumerate(boxes):
+        if i == index or own.overlaps(other) or not hole.overlaps(other):
+            continue
+        drawn_in = [
+            hole._replace(x0=other.x1) if other.x1 <= own.x0 else None,
+            hole._replace(y0=other.y1) if other.y1 <= own.y0 else None,
+            hole._replace(x1=other.x0) if own.x1 <= other.x0 else None,
+            hole._replace(y1=other.y0) if own.y1 <= other.y0 else None,
+        ]
+        hole = max((box for box in drawn_in if box is not None), key=lambda box: box.area)
+    return hole
+
+
+def choose(canvas: Canvas, seed: int) -> tuple[int, Box] | None:
+    """Which object is removed under the dataset's rule, and the hole of kind `object`; None where no box is in sight.
+
+    The choice does not depend on the kind: `object` and `object:segmentation` remove the same object.
+
+    Raises:
+        DataError: A box is not finite.
+    """
+    boxes = _boxes(canvas)
+    seen = [index for index, box in enumerate(boxes) if box.area > 0]
+    if not seen:
+        return None
+    if canvas.object_rule == "largest":
+        index = largest(canvas, boxes)
+        return index, boxes[index]
+    rng = canvas.rng("object", seed)
+    index = seen[int(rng.integers(len(seen)))]
+    return index, grown(canvas, index, boxes, rng.uniform(*MARGIN, 4).tolist())
+
+
+def object_box(canvas: Canvas, seed: int) -> Mask:
+    """Kind `object`: one object's box.
+
+    Rule `largest`: boxes are clipped to the image and rounded outward; the largest of 5 to 50 % of the image's area,
+    else the one nearest to that range. Rule `grown`: any of the boxes, keyed, with keyed margins of 10 to 25 % of its
+    side on each of the four sides (the same law for every shape), touching no other object's box. An image without a
+    box gets the centre mask.
+    """
+    chosen = choose(canvas, seed)
+    if chosen is None:
+        return center(canvas)
+    mask = canvas.empty()
+    hole = chosen[1]
+    mask[hole.y0 : hole.y1, hole.x0 : hole.x1] = 1
+    return mask
+
+
+def object_segment(canvas: Canvas, seed: int, dilation: float = DILATION) -> Mask:
+    """Kind `object:segmentation[:R]`: the segment of the object that `object` removes, dilated by R pixels at 256.
+
+    The dilation is Euclidean, its radius scales with the shorter side over 256. An image without a box gets the centre
+    mask; an object whose segment has no pixel in the image is removed by its box.
+
+    Raises:
+        DataError: The dataset has no segments, or not one per box.
     """
     import cv2
 
-    if canvas.segments is None or len(canvas.boxes) == 0:
-        return object_box(canvas, rng)
-    index = int(rng.integers(len(canvas.boxes))) if canvas.object_rule == "grown" else largest(canvas)
-    radius = max(1, round(dilation * canvas.scale)) if dilation > 0 else 0
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    grown: Mask = cv2.dilate(canvas.segments[index].astype(np.uint8), disc)
-    return grown if grown.any() else object_box(canvas, rng)
-
-
-def largest(canvas: Canvas) -> int:
-    """The index of the largest box of 5 % to 50 % of the image (clipped to it); else of the nearest to that range.
-
-    TDANet takes the largest box of all; on COCO that can cover nearly the whole image.
-    """
-    low, high = (share * canvas.height * canvas.width for share in AREA_RANGE)
-    areas = [_area(_pixels(canvas, box)) for box in canvas.boxes]
-    distance = [max(low - area, area - high, 0.0) for area in areas]
-    return min(range(len(areas)), key=lambda i: (distance[i], -areas[i], i))
-
-
-def _grow(canvas: Canvas, index: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A box grown by keyed margins, the same law whatever is in it, as far as no other box is touched."""
-    x0, y0, x1, y1 = canvas.boxes[index].astype(np.float64)
-    left, top, right, bottom = rng.uniform(*MARGIN, 4) * np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
-    others = [box for i, box in enumerate(canvas.boxes.astype(np.float64)) if i != index]
-    for _ in range(8):  # halving: after eight the margin is under a pixel at any size in use
-        grown = np.array([x0 - left, y0 - top, x1 + right, y1 + bottom])
-        if not any(_touch(_pixels(canvas, grown), _pixels(canvas, other)) for other in others):
-            return grown
-        left, top, right, bottom = left / 2, top / 2, right / 2, bottom / 2
-    return np.array([x0, y0, x1, y1])
-
-
-def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _pixels(canvas: Canvas, box: NDArray[np.floating]) -> tuple[int, int, int, int]:
-    """A box in whole pixels: floor and ceil outward, clipped to the image."""
-    x0, y0 = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
-    x1, y1 = min(canvas.width, math.ceil(box[2])), min(canvas.height, math.ceil(box[3]))
-    return x0, y0, max(x1, x0), max(y1, y0)
-
-
-def _area(pixels: tuple[int, int, int, int]) -> int:
-    return (pixels[2] - pixels[0]) * (pixels[3] - pixels[1])
-
-
-def _fill(canvas: Canvas, box: NDArray[np.floating]) -> Mask:
-    mask = canvas.empty()
-    x0, y0, x1, y1 = _pixels(canvas, box)
-    mask[y0:y1, x0:x1] = 1
-    return mask if mask.any() else center(canvas)
+    chosen = choose(canvas, seed)
+    if chosen is None:
+        return center(canvas)
+    segments, wanted = canvas.segments, (len(canvas.boxes), canvas.height, canvas.width)
+    if segments is None:
+        raise DataError("the image has no segments", canvas.id, "use the mask 'object', or data with segmentations")
+    if segments.shape != wanted:
+        raise DataError(f"segments must be {wanted}, one per box, got {segments.shape}", canvas.id)
+    segment = segments[chosen[0]]
+    if not segment.any():
+        return object_box(canvas, seed)
+    distance = cv2.distanceTransform((~segment).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    reach = dilation * canvas.scale + 1e-4  # distances are float32
+    return np.asarray(distance <= reach, np.uint8)
