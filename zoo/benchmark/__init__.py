@@ -19,6 +19,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.benchmark.loop import RunResult as RunResult
+    from zoo.benchmark.loop import run as run
     from zoo.benchmark.plan import MethodPlan as MethodPlan
     from zoo.benchmark.plan import Plan as Plan
     from zoo.benchmark.planning import load_suite as load_suite
@@ -26,11 +28,9 @@ if TYPE_CHECKING:
     from zoo.benchmark.planning import suites as suites
     from zoo.benchmark.report import render_table as render_table
     from zoo.benchmark.report import write_report as write_report
-    from zoo.benchmark.run import RunResult as RunResult
-    from zoo.benchmark.run import run as run
-    from zoo.benchmark.summarize import Summary as Summary
-    from zoo.benchmark.summarize import summarize as summarize
-    from zoo.benchmark.summarize import to_json as to_json
+    from zoo.benchmark.summary import Summary as Summary
+    from zoo.benchmark.summary import summarize as summarize
+    from zoo.benchmark.summary import to_json as to_json
 
 # make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None,
 #           weights: Mapping[str, str | Path] | None = None, *, settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -57,11 +57,11 @@ _HOME = {
     "suites": "planning",
     "render_table": "report",
     "write_report": "report",
-    "RunResult": "run",
-    "run": "run",
-    "Summary": "summarize",
-    "summarize": "summarize",
-    "to_json": "summarize",
+    "RunResult": "loop",
+    "run": "loop",
+    "Summary": "summary",
+    "summarize": "summary",
+    "to_json": "summary",
 }
 __all__ = sorted(_HOME)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.benchmark.plan import MethodPlan
 from zoo.benchmark.store import write_whole
-from zoo.benchmark.summarize import MAIN, Summary, summarize, to_json
+from zoo.benchmark.summary import MAIN, Summary, summarize, to_json
 from zoo.metrics.definitions import DEFINITIONS
 from zoo.metrics.statistics import Interval
 

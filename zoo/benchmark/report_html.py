@@ -19,7 +19,7 @@ from zoo.benchmark.gallery import FIRST, ORDER_BY, TRUTH, encode_png, read_pictu
 from zoo.benchmark.masks import read_masks
 from zoo.benchmark.store import Row, by_method, failed, read_rows
 from zoo.benchmark.strip import hide_grey, shown
-from zoo.benchmark.summarize import MAIN, Summary
+from zoo.benchmark.summary import MAIN, Summary
 from zoo.metrics.definitions import DEFINITIONS
 
 TEMPLATE = "report.html.j2"

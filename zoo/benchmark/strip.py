@@ -13,7 +13,7 @@ from zoo.benchmark.masks import read_masks
 
 if TYPE_CHECKING:
     from zoo.benchmark.plan import Plan
-    from zoo.benchmark.summarize import Summary
+    from zoo.benchmark.summary import Summary
 
 Image = NDArray[np.uint8]
 

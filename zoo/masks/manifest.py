@@ -119,11 +119,22 @@ def make(
         if canvas.id in entries:
             raise DataError("two images have the same id", where=canvas.id)
         entries[canvas.id] = Entry.of(canvas.id, draw_mixture(mixture, canvas, seed))
-    head = {"format": FORMAT, "dataset": dataset, "split": split, "kind": kind, "seed": seed, "count": len(entries)}
-    lines = [head, *({**vars(entry), "size": list(entry.size)} for entry in entries.values())]
+    manifest = Manifest(dataset, split, kind, seed, entries)
+    write(path, manifest)
+    return manifest
+
+
+def write(path: str | Path, manifest: Manifest) -> None:
+    """Writes a manifest, whole or not at all.
+
+    Raises:
+        OSError: The disk is full; nothing is left behind.
+    """
+    head = {name: getattr(manifest, name) for name in ("dataset", "split", "kind", "seed")}
+    entries = [{**vars(entry), "size": list(entry.size)} for entry in manifest.entries.values()]
+    lines = [{"format": FORMAT, **head, "count": len(entries)}, *entries]
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     _write(Path(path), gzip.compress(text.encode(), mtime=0))  # without a time, so that the bytes are the masks' alone
-    return Manifest(dataset, split, kind, seed, entries)
 
 
 def read(path: str | Path) -> Manifest:

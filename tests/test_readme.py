@@ -1,0 +1,48 @@
+"""The README keeps its promises: commands, code, pictures and table are those of the project."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zoo.cli.expand import expand
+from zoo.cli.parsers import LIGHTNING_VERBS, PARSERS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_two_commands_are_there_and_ci_runs_them() -> None:
+    commands = re.findall(r"^pip install .+ && (?:zoo benchmark|pytest)$", README, re.MULTILINE)
+    assert commands == ["pip install . && zoo benchmark", 'pip install ".[dev]" && pytest']
+    assert "grep -E '^pip install .+ && (zoo benchmark|pytest)$' README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_library_example_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    scope: dict[str, object] = {}
+    exec(code, scope)  # the README's own words
+    done, image, mask = scope["done"], scope["image"], scope["mask"]
+    assert ((done.image == image) | (mask > 0.5)).all()  # type: ignore[attr-defined, operator]
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_table_is_the_measured_one() -> None:
+    table = README.split("<!-- table: begin -->")[1].split("<!-- table: end -->")[0].strip()
+    assert table == (ROOT / "benchmarks" / "results" / "shapes-object" / "table.md").read_text().strip()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^zoo .+$", README, re.MULTILINE))
+def test_every_command_parses(line: str) -> None:
+    verb, *rest = shlex.split(line.split("#")[0])[1:]
+    if verb in LIGHTNING_VERBS:
+        expand([verb, *rest])
+    else:
+        PARSERS[verb]().parse_args(rest)
