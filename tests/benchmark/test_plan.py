@@ -23,7 +23,8 @@ def plan(*models: str, **options: Any) -> Plan:
 
 def fixed() -> Plan:
     return Plan(
-        "shapes", "test", None, {}, 512, 64, "00", "object", 0, "", (MethodPlan("a", "a", "b.A", "nano", "shapes", "11"),),
+        "shapes", "test", None, {}, 512, 64, "00", "object", 0, "",
+        (MethodPlan("a", "a", "b.A", "nano", "shapes", "11"),),
         0, (), 16, "32-true", "cpu", 1, {"metrics": "1"}, "0.1.0",
     )  # fmt: skip
 
@@ -31,7 +32,7 @@ def fixed() -> Plan:
 def test_the_hash_is_stable() -> None:
     # Written down: a hash that moves by itself orphans every run folder.
     assert fixed().name == "shapes-object-" + fixed().hash[:8]
-    assert fixed().hash == "PENDING"
+    assert fixed().hash == "cdaf4c00203482e295ebae81c6f889c3eeaaee52b554eb750d0d8b386168d97b"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,9 @@ def test_an_unknown_mask_is_refused() -> None:
 
 
 def test_weights_are_named_by_their_hash(tmp_path: Path) -> None:
-    file = save_weights(Trained(size=24), tmp_path / "a.safetensors", preset="nano", provenance={"data": {"name": "coco"}})
+    file = save_weights(
+        Trained(size=24), tmp_path / "a.safetensors", preset="nano", provenance={"data": {"name": "coco"}}
+    )
     copy = tmp_path / "b.safetensors"
     copy.write_bytes(file.read_bytes())
     name = FAKE + "Trained"

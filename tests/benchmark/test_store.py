@@ -32,7 +32,9 @@ def test_rows_come_back_exactly(tmp_path: Path) -> None:
     assert read_rows(tmp_path)[0]["caption"] == "Grüße\n\u2028"
 
 
-@pytest.mark.parametrize("torn", [b'{"id": "c", "meth', b'{"id": "c"\x00\x00\n', b'{"id": "c", "method": 3', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "torn", [b'{"id": "c", "meth', b'{"id": "c"\x00\x00\n', b'{"id": "c", "method": 3', b"\xff\xfe"]
+)
 def test_a_torn_last_line_is_passed_over_and_cut_off(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "rows" / "mean-0of1.jsonl"
     write(path, row("a"), row("b"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -280,9 +281,10 @@ def test_the_coarse_network_can_go_first() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("options", [TINY, V1], ids=["v2", "v1"])
-def test_mixed_precision_trains(precision: str, options: dict[str, Any]) -> None:
+def test_mixed_precision_trains(precision: Any, options: dict[str, Any]) -> None:
     module = make(**options)
-    trainer = fit(module, scenes(), max_steps=3, precision=precision)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0) if precision == "16-mixed" else None
+    trainer = fit(module, scenes(), max_steps=3, plugins=[MixedPrecision(precision, "cpu", scaler)])
     assert all(v.isfinite() for v in trainer.logged_metrics.values())
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
 

@@ -28,7 +28,7 @@ class Meter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last = float("-inf")
-        self._done = 0
+        self._said = -1
 
     def __enter__(self) -> Meter:
         if sys.stderr.isatty():
@@ -54,15 +54,14 @@ class Meter:
 
     def update(self, done: int, text: str = "", more: str = "") -> None:
         """Moves the bar to `done`; `text` is shown beside it, or as a line of its own, which ends with `more`."""
-        self._done = done
         if self._bar is not None and self._task is not None:
             changed: dict[str, Any] = {"text": text} if text else {}
             self._bar.update(self._task, completed=done, total=self.total, **changed)
             return
         now = time.monotonic()
         last = self.total is not None and done >= self.total
-        if text and (last or now - self._last >= self.seconds):
-            self._last = now
+        if text and done != self._said and (last or now - self._last >= self.seconds):
+            self._last, self._said = now, done
             self.say(
                 f"{self.what} {done}/{self.total if self.total is not None else '?'}  {text}"
                 + (f"  {more}" if more else "")

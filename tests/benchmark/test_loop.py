@@ -1,0 +1,207 @@
+"""The loop: the same rows however the work is shared out, interrupted or resumed; failures are rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmark.test_plan import plan
+from tests.fakes_benchmark import Trained
+from zoo.benchmark import Plan, run
+from zoo.benchmark.masks import FILE, read_masks
+from zoo.benchmark.store import constant, read_rows
+from zoo.errors import DataError, UsageError
+from zoo.masks.manifest import make
+from zoo.weights import save_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return sorted((constant(row) for row in read_rows(folder)), key=lambda row: (row["method"], row["id"]))
+
+
+def undisturbed(tmp_path: Path, *models: str, **options: Any) -> tuple[Plan, list[dict[str, Any]]]:
+    made = plan(*models, batch_size=4, **options)
+    result = run(made, tmp_path / "undisturbed")
+    assert (result.rows, result.failed, result.expected) == (21 * len(models), 0, 21 * len(models))
+    assert result.complete
+    return made, rows(result.folder)
+
+
+def test_shards_workers_and_order_give_the_same_rows(tmp_path: Path) -> None:
+    made, expected = undisturbed(tmp_path, "Mixing", "mean")
+    for part in (2, 0, 1):  # shards in any order, with other numbers of workers
+        run(made, tmp_path / "shards", shard=(part, 3), workers=part % 2)
+    assert rows(tmp_path / "shards") == expected
+    assert len({row["id"] for row in expected}) == 21
+
+
+def test_two_processes_give_the_same_rows(tmp_path: Path) -> None:
+    _, expected = undisturbed(tmp_path, "Mixing")
+    script(tmp_path / "two", "Mixing", devices=2).wait(120)
+    assert rows(tmp_path / "two") == expected
+    assert len(list((tmp_path / "two" / "rows").glob("*.jsonl"))) == 2
+
+
+def script(folder: Path, model: str, devices: int = 1, workers: int = 0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.benchmark.bench_script", str(folder), model, str(devices), str(workers)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_kill_and_run_again_gives_the_rows_of_an_undisturbed_run(tmp_path: Path) -> None:
+    made, expected = undisturbed(tmp_path, "Slow")
+    folder = tmp_path / "killed"
+    child = script(folder, "Slow")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list(folder.glob("rows/*.jsonl"))) == 0:
+        time.sleep(0.02)
+    while time.monotonic() < deadline and len(read_rows(folder)) < 6:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    before = rows(folder)
+    assert 0 < len(before) < 21, "it must be killed in the middle"
+    with next(folder.glob("rows/*.jsonl")).open("ab") as file:
+        file.write(b'{"id": "dots/1')  # the line that was being written
+    result = run(made, folder)
+    assert (result.rows, result.failed) == (21, 0)
+    assert rows(folder) == expected
+    assert all(row in expected for row in before)
+
+
+def test_a_finished_run_does_nothing_again(tmp_path: Path) -> None:
+    made, _ = undisturbed(tmp_path, "Mixing")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "undisturbed" / "rows").iterdir()}
+    assert run(made, tmp_path / "undisturbed").rows == 21
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_other_batch_sizes_agree_closely(tmp_path: Path) -> None:
+    found = {}
+    for size in (1, 4, 16):
+        result = run(plan("Mixing", batch_size=size), tmp_path / str(size))
+        found[size] = rows(result.folder)
+    for size in (1, 16):
+        for one, other in zip(found[4], found[size], strict=True):
+            # Mixing draws once per batch from the global generator; take that away and only kernels differ.
+            assert one["id"] == other["id"]
+            assert one["image_hash"] == other["image_hash"]
+            assert one["mask_hash"] == other["mask_hash"]
+    steady = {size: rows(run(plan("mean", "telea", batch_size=size), tmp_path / f"s{size}").folder) for size in (1, 16)}
+    for one, other in zip(steady[1], steady[16], strict=True):
+        assert [one[k] for k in ("l1", "psnr", "ssim_hole")] == pytest.approx(
+            [other[k] for k in ("l1", "psnr", "ssim_hole")], abs=1e-4
+        )
+
+
+def test_one_crashing_method_costs_its_own_images(tmp_path: Path) -> None:
+    _, expected = undisturbed(tmp_path, "Mixing")
+    result = run(plan("Crashing", "NotANumber", "Unloadable", "Mixing", batch_size=4), tmp_path / "run")
+    assert (result.rows, result.failed) == (19 + 20 + 0 + 21, 2 + 1 + 21)
+    assert result.complete
+    by_method: dict[str, dict[str, Any]] = {}
+    for row in read_rows(result.folder):
+        by_method.setdefault(row["method"].rpartition(".")[2], {})[row["id"]] = row
+    assert {i for i, row in by_method["Crashing"].items() if "error" in row} == {"dots/3", "dots/8"}
+    assert by_method["Crashing"]["dots/3"]["error"] == "RuntimeError: no idea what this is"
+    assert "not finite" in by_method["NotANumber"]["dots/5"]["error"]
+    assert "a file of mine is gone" in by_method["Unloadable"]["dots/0"]["error"]
+    assert [constant(by_method["Mixing"][row["id"]]) for row in expected] == expected
+
+
+def test_an_unreadable_image_fails_until_it_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected = undisturbed(tmp_path, "mean")
+    made = plan("mean", batch_size=4, data_options={"broken": "2,7"})
+    first = run(made, tmp_path / "run")
+    assert (first.rows, first.failed) == (19, 2)
+    errors = {row["id"]: row["error"] for row in read_rows(tmp_path / "run") if "error" in row}
+    assert set(errors) == {"dots/2", "dots/7"}
+    assert "the file is damaged" in errors["dots/2"]
+    assert list(read_masks(tmp_path / "run")) == [f"dots/{i}" for i in range(21) if i not in (2, 7)]
+    monkeypatch.setenv("DOTS_MENDED", "1")
+    second = run(made, tmp_path / "run")
+    assert (second.rows, second.failed) == (21, 0)
+    assert rows(tmp_path / "run") == expected
+
+
+def test_memory_that_runs_out_halves_the_batch(tmp_path: Path) -> None:
+    result = run(plan("Hungry", batch_size=8), tmp_path / "run")
+    assert (result.rows, result.failed) == (21, 0)
+    assert {row["batch"] for row in read_rows(result.folder)} == {2}
+
+
+def test_a_folder_belongs_to_one_plan(tmp_path: Path) -> None:
+    undisturbed(tmp_path, "mean")
+    with pytest.raises(UsageError, match="differ in batch_size, methods"):
+        run(plan("telea", batch_size=8), tmp_path / "undisturbed")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and holds no plan"):
+        run(plan("mean"), tmp_path / "other")
+    with pytest.raises(UsageError, match="does not exist"):
+        run(plan("mean"), tmp_path / "new", shard=(3, 3))
+
+
+def test_weights_that_changed_are_a_failure(tmp_path: Path) -> None:
+    path = save_weights(Trained(), tmp_path / "a.safetensors")
+    label = "tests.fakes_benchmark.Trained"
+    made = plan("Trained", batch_size=4, weights={label: str(path)})
+    assert run(made, tmp_path / "run").rows == 21
+    save_weights(Trained(strength=2.0), path)
+    result = run(made, tmp_path / "again")
+    assert (result.rows, result.failed) == (0, 21)
+    assert "changed since the plan was made" in read_rows(tmp_path / "again")[0]["error"]
+
+
+def test_masks_come_from_a_manifest_where_one_is_given(tmp_path: Path) -> None:
+    from zoo.data import open_dataset
+    from zoo.data.masked import canvas_of
+
+    data = open_dataset("tests.fakes_benchmark:Dots", split="test", size=24)
+    canvases = [canvas_of(data, data.sample(i)) for i in range(21)]
+    given = tmp_path / "given.jsonl.gz"
+    make(given, canvases, dataset="dots", split="test", kind="center", seed=0)
+    drawn = run(plan("mean", batch_size=4, size=24), tmp_path / "drawn")
+    read = run(plan("mean", batch_size=4, size=24, manifest=given), tmp_path / "read")
+    assert rows(drawn.folder) == rows(read.folder)
+    assert (drawn.folder / FILE).read_bytes() == (read.folder / FILE).read_bytes()
+    make(given, canvases[:20], dataset="dots", split="test", kind="center", seed=0)
+    with pytest.raises(DataError, match="lacks 1 of 21 images"):
+        plan("mean", size=24, manifest=given)
+    make(given, canvases, dataset="dots", split="test", kind="box", seed=0)
+    with pytest.raises(DataError, match="it holds 'box' masks"):
+        plan("mean", size=24, manifest=given)
+
+
+def test_a_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, expected = undisturbed(tmp_path, "mean")
+    real, calls = os.write, []
+
+    def full(file: int, content: bytes) -> int:
+        calls.append(file)
+        if b'"id"' in content and len(calls) > 6:
+            raise OSError(28, "No space left on device")
+        return real(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(DataError, match="disk"):
+            run(made, tmp_path / "full")
+    assert 0 < len(read_rows(tmp_path / "full")) < 21
+    run(made, tmp_path / "full")
+    assert rows(tmp_path / "full") == expected
+
+
+def test_progress_ends_where_the_work_does(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    run(plan("mean", "telea", batch_size=4), tmp_path / "run", progress=lambda *state: seen.append(state))
+    assert seen[-1][:2] == (42, 42)
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
