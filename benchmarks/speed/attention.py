@@ -1,21 +1,13 @@
 """Contextual attention in factored form against the per-sample convolution formulation, and its memory on large images.
 
-    python -m benchmarks.speed.attention
+python -m benchmarks.speed.attention
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from zoo.models.deepfill.attention import ContextualAttention
 
 BATCH, CHANNELS, SIZE = 4, 96, 64  # the features of a 256 x 256 image in the paper's network
 ROUNDS = 7

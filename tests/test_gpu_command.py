@@ -1,0 +1,19 @@
+"""The command for a machine with a GPU runs: its dry run on the CPU does all it does there, tiny."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.gpu import main
+
+
+def test_the_dry_run_measures_and_benchmarks(tmp_path: Path) -> None:
+    assert main(["--out", str(tmp_path), "--dry-run"]) == 0
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert "mean nothing" in results["device"]
+    assert {(row["method"], row["preset"]) for row in results["fit"]} >= {("deepfill", "paper"), ("deepfill", "nano")}
+    assert all(row["finite"] and row["steps"] == 2 and row["precision"] == "bf16-mixed" for row in results["fit"])
+    assert results["benchmark"]["exit"] == 0
+    methods = results["benchmark"]["summary"]["methods"]
+    assert methods["truth"]["psnr"]["mean"] == 100
