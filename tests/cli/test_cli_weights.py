@@ -127,3 +127,34 @@ def test_convert_asks_for_what_it_needs(zoo: Run, file: Path) -> None:
     assert done.code == 2
     assert "--kind" in done.err
     assert zoo("weights", "convert", file, "--model", "deepfil", "--kind", "x", "--out", "y").code == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "code"), [("nowhere.pth", "mmagic", 4), ("{file}", "mmagic", 4), ("{file}", "x", 2)]
+)
+def test_convert_refuses_what_it_cannot_read(
+    source: str, kind: str, code: int, zoo: Run, file: Path, place: Path
+) -> None:
+    words = (source.format(file=file), "--model", "deepfill", "--kind", kind, "--out", "out.safetensors")
+    done = zoo("weights", "convert", *words)
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    assert not (place / "out.safetensors").exists()
+
+
+def test_convert_hands_file_and_layout_to_the_methods_renamer(
+    zoo: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.models import build
+    from zoo.models.deepfill import convert
+
+    def renamer(source: Path, kind: str, out: Path) -> Path:
+        assert (source, kind) == (Path("theirs.pth"), "mmagic")
+        return save_weights(build("deepfill"), out, preset="paper", licence="CC-BY-NC-4.0")
+
+    monkeypatch.setattr(convert, "convert_upstream", renamer)
+    words = ("theirs.pth", "--model", "deepfill", "--kind", "mmagic", "--out", "ours.safetensors")
+    done = zoo("weights", "convert", *words)
+    assert done.code == 0, done.err
+    assert "deepfill paper, licence CC-BY-NC-4.0" in done.out
+    assert sha256(place / "ours.safetensors") in done.out

@@ -134,7 +134,8 @@ def _convert(arguments: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"there is no converter for '{arguments.model}'") from error
     path = converter.convert_upstream(Path(arguments.source), arguments.kind, Path(arguments.out))
-    print(f"{path}: sha256 {facts_of(Path(path), 'converted')['sha256']}")
+    facts = facts_of(Path(path), "converted")
+    print(f"{path}: {facts['name']} {facts['preset']}, licence {facts['licence']}, sha256 {facts['sha256']}")
     return EXIT_OK
 
 
