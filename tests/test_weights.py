@@ -34,8 +34,8 @@ def test_round_trip_keeps_everything_inference_needs(tmp_path: Path) -> None:
 
 
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
-    first, second = (save_weights(make(), tmp_path / f"{i}.safetensors") for i in range(2))
-    assert first.read_bytes() == second.read_bytes()
+    files = {save_weights(make(), tmp_path / f"{i}.safetensors").read_bytes() for i in range(8)}
+    assert len(files) == 1
 
 
 def test_half_is_stored_and_float_is_loaded(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not written by inpainting-zoo"):
         read_header(tmp_path / "foreign.safetensors")
     path = save_weights(make(), tmp_path / "a.safetensors")
-    state, metadata = load_file(path), {"format": "inpainting-zoo/1", "zoo": _metadata(path)}
+    state, metadata = load_file(path), {"zoo": _metadata(path)}
     save_file({"generator.weight": state["generator.weight"]}, tmp_path / "less.safetensors", metadata)
     with pytest.raises(WeightsError, match="1 tensors missing, 0 unexpected"):
         load_weights(tmp_path / "less.safetensors")

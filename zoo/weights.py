@@ -101,7 +101,8 @@ def save_weights(
         licence=licence,
         vocabulary=list(config.get("vocabulary") or []),
     )
-    content = save(state, metadata={"format": FORMAT, _KEY: json.dumps(asdict(header), sort_keys=True)})
+    # One key alone: safetensors writes several in an order of its own, and the same weights would differ in bytes.
+    content = save(state, metadata={_KEY: json.dumps({"format": FORMAT, **asdict(header)}, sort_keys=True)})
     write_atomically(path, content)
     return path
 
@@ -142,13 +143,14 @@ def read_header(path: str | Path) -> Header:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"not a readable safetensors file: {error}", where=str(path)) from error
-    if metadata.get("format") != FORMAT:
+    content = json.loads(metadata.get(_KEY, "{}"))
+    if content.pop("format", None) != FORMAT:
         raise WeightsError(
             "these weights were not written by inpainting-zoo",
             where=str(path),
             remedy="convert them: zoo weights convert --model NAME --kind LAYOUT FILE --out FILE",
         )
-    return Header(**json.loads(metadata[_KEY]))
+    return Header(**content)
 
 
 def load_weights(path: str | Path, expect: str | None = None) -> InpaintingModule:

@@ -205,3 +205,12 @@ def test_progress_ends_where_the_work_does(tmp_path: Path) -> None:
     run(plan("mean", "telea", batch_size=4), tmp_path / "run", progress=lambda *state: seen.append(state))
     assert seen[-1][:2] == (42, 42)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+def test_outlines_are_not_judged(tmp_path: Path) -> None:
+    from zoo.data import open_dataset
+    from zoo.data.masked import judge_of
+
+    data = open_dataset("shapes", split="test", count=2)
+    assert judge_of(data, "object") == data.judge  # type: ignore[attr-defined]
+    assert judge_of(data, "object:segmentation:3") is None

@@ -170,6 +170,7 @@ class _Job:
 
     def _work(self, fabric: Fabric, mine: list[range], writer: str, progress: Progress | None) -> None:
         from zoo.data import open_dataset
+        from zoo.data.masked import judge_of
 
         plan = self.plan
         data = open_dataset(
@@ -187,7 +188,7 @@ class _Job:
                 with Writer(path) as store:
                     first = [data.ids[i] for i in range(min(FIRST, plan.count))]
                     keeper = Keeper(self.folder, method.file_name, first, read_file(path))
-                    bench = _set_up(fabric, plan, method, getattr(data, "judge", None))
+                    bench = _set_up(fabric, plan, method, judge_of(data, plan.mask))
                     for items in reader.read(todo, self.workers):
                         _block(bench, items, done, store, keeper)
                         counter.add(len(items), method.label)

@@ -26,13 +26,13 @@ from zoo.batch import finish_batch
 from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.benchmark.store import Row
 from zoo.compose import to_uint8
+from zoo.data.masked import Judge
 from zoo.errors import DataError, ZooError
 from zoo.keyed import key
 from zoo.metrics import per_image
 from zoo.module import InpaintingModule
 
 Item = dict[str, Any]
-Judge = Callable[[str, NDArray[np.uint8], NDArray[np.uint8]], dict[str, float]]
 
 
 class Broken(NamedTuple):

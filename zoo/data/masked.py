@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.base import Dataset, Sample
@@ -16,6 +17,7 @@ from zoo.keyed import key, numpy_generator
 from zoo.masks import Canvas, draw_mixture, parse_mixture
 
 Item = dict[str, Any]
+Judge = Callable[[str, NDArray[np.uint8], NDArray[np.uint8]], dict[str, float]]
 CaptionRule = Literal["first", "keyed"]
 
 
@@ -32,6 +34,14 @@ def canvas_of(dataset: Dataset, sample: Sample) -> Canvas:
         mask=sample.mask,
         object_rule=dataset.object_rule,
     )
+
+
+def judge_of(dataset: Dataset, mask: str) -> Judge | None:
+    """What the dataset itself says of a completed image (id, composite, mask), or None.
+
+    Outlines give the shape away: under `object:segmentation` masks nothing is judged.
+    """
+    return None if "object:segmentation" in mask else getattr(dataset, "judge", None)
 
 
 class MaskedSet(torch.utils.data.Dataset[Item]):

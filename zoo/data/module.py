@@ -14,7 +14,7 @@ from zoo.data import open_dataset
 from zoo.data.base import Dataset
 from zoo.data.edges import canny
 from zoo.data.loader import EvaluationLoader, Loader, TrainingLoader
-from zoo.data.masked import CaptionRule, EvaluationSet, TrainingSet
+from zoo.data.masked import CaptionRule, EvaluationSet, TrainingSet, judge_of
 from zoo.errors import UsageError
 from zoo.masks import parse_mixture
 
@@ -178,7 +178,7 @@ class InpaintingData(LightningDataModule):
             Values per image by metric, NaN where one does not apply; empty where the dataset has no judge.
         """
         opened = next(iter(self._datasets.values()), None) or self.dataset("test")
-        judge = getattr(opened, "judge", None)
+        judge = judge_of(opened, self.mask)
         if judge is None:
             return {}
         images = composite.permute(0, 2, 3, 1).cpu().numpy()

@@ -57,8 +57,9 @@ class PatchScores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, scale: Tensor, columns: int) -> Tensor:
-        gram = torch.bmm(query.transpose(1, 2), key)
-        scores = _diagonal_sum(_diagonal_sum(gram, columns), 1).mul_(scale)
+        scores = torch.bmm(query.transpose(1, 2), key)
+        scores = _diagonal_sum(scores, columns)  # one name, so that what is used up is freed: these are the largest
+        scores = _diagonal_sum(scores, 1).mul_(scale)
         ctx.save_for_backward(query, key, scale, scores)
         ctx.columns = columns
         return _wipe(scores, columns)
