@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,14 +144,30 @@ def read_header(path: str | Path) -> Header:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"not a readable safetensors file: {error}", where=str(path)) from error
-    content = json.loads(metadata.get(_KEY, "{}"))
-    if content.pop("format", None) != FORMAT:
+    return parse_header(metadata, str(path))
+
+
+def parse_header(metadata: Mapping[str, str], where: str) -> Header:
+    """What the metadata of a safetensors file say of the weights.
+
+    Args:
+        metadata: The file's `__metadata__`.
+        where: The file or its address, for the error.
+
+    Raises:
+        WeightsError: Not weights of the zoo.
+    """
+    try:
+        content = json.loads(metadata[_KEY])
+        if content.pop("format") != FORMAT:
+            raise KeyError("format")
+        return Header(**content)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
             "these weights were not written by inpainting-zoo",
-            where=str(path),
+            where=where,
             remedy="convert them: zoo weights convert --model NAME --kind LAYOUT FILE --out FILE",
-        )
-    return Header(**content)
+        ) from error
 
 
 def load_weights(path: str | Path, expect: str | None = None) -> InpaintingModule:

@@ -154,7 +154,7 @@ print(status("VmHWM") - before, status("VmHWM"))
 
 
 def peak_memory(side: int = LARGE // 4, channels: int = CHANNELS) -> tuple[float, float]:
-    """Peak resident memory, in MiB, of the attention of one image: beyond the imported libraries, and with them (Linux).
+    """Peak resident memory, in MiB, of one image's attention: beyond the imported libraries, and with them (Linux).
 
     Args:
         side: Of the feature map; a quarter of the image's.

@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from zoo.cli.progress import Meter
 from zoo.errors import UsageError, WeightsError
-from zoo.weights import Header, home, read_header
+from zoo.weights import Header, home, parse_header, read_header
 
 CHUNK = 1 << 20
 _LONGEST_HEADER = 100_000_000  # the format's own limit
@@ -81,10 +81,10 @@ def _read_start(stream: IO[bytes], source: str) -> tuple[bytes, Header]:
         raise wrong
     text = stream.read(count)
     try:
-        story: dict[str, Any] = json.loads(json.loads(text)["__metadata__"]["zoo"])
-        return length + text, Header(**story)
+        metadata = json.loads(text)["__metadata__"]
     except (ValueError, KeyError, TypeError) as error:
         raise wrong from error
+    return length + text, parse_header(metadata, source)
 
 
 def _store(stream: IO[bytes], start: bytes, size: int, path: Path, wanted: str | None, source: str) -> Path:
