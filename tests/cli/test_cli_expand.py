@@ -10,17 +10,25 @@ from zoo.cli.expand import expand, explain
 from zoo.errors import UsageError
 from zoo.resources import resource
 
-NANO, PAPER = "NANO", "PAPER"
+NANO, PAPER, COCO, FOLDER = "NANO", "PAPER", "COCO", "FOLDER"
 DEEPFILL_NANO = f"--config {NANO} --preset nano --out runs/deepfill-nano"
 DEEPFILL_PAPER = f"--config {PAPER} --preset paper --out runs/deepfill-paper"
+
+OUT_NANO, OUT_PAPER = "--out runs/deepfill-nano", "--out runs/deepfill-paper"
 
 TABLE = [
     ("fit --model deepfill", f"fit {DEEPFILL_NANO}"),
     ("fit --model=deepfill", f"fit {DEEPFILL_NANO}"),
     ("fit --model deepfill --data shapes", f"fit {DEEPFILL_NANO} --data.name shapes"),
     ("fit --model deepfill --dataset shapes", f"fit {DEEPFILL_NANO} --data.name shapes"),
-    ("fit --model deepfill --data coco", f"fit {DEEPFILL_PAPER} --data.name coco"),
-    ("fit --model deepfill --data folder --preset nano", f"fit {DEEPFILL_NANO} --data.name folder"),
+    (
+        "fit --model deepfill --data coco",
+        f"fit --config {PAPER} --preset paper --config {COCO} {OUT_PAPER} --data.name coco",
+    ),
+    (
+        "fit --model deepfill --data folder --preset nano",
+        f"fit --config {NANO} --preset nano --config {FOLDER} {OUT_NANO} --data.name folder",
+    ),
     ("fit --model deepfill --preset paper", f"fit {DEEPFILL_PAPER}"),
     ("fit --model deepfill --mask object", f"fit {DEEPFILL_NANO} --data.train_mask object"),
     ("fit --model deepfill --mask 2*object,center", f"fit {DEEPFILL_NANO} --data.train_mask 2*object,center"),
@@ -49,7 +57,7 @@ TABLE = [
     ("fit --model my.pkg:Method", "fit --model my.pkg.Method --preset nano --out runs/my.pkg.Method-nano"),
     (
         "fit --model my.Method --data coco",
-        "fit --model my.Method --preset paper --out runs/my.Method-paper --data.name coco",
+        f"fit --model my.Method --preset paper --config {COCO} --out runs/my.Method-paper --data.name coco",
     ),
     ("fit --model deepfill --data my.Data", f"fit {DEEPFILL_PAPER} --data.name my.Data"),
     ("validate --model deepfill --weights W", f"validate {DEEPFILL_NANO} --weights W"),
@@ -59,8 +67,8 @@ TABLE = [
     ),
     (
         "fit --model deepfill --data coco --mask object --preset nano --size 64 --seed 1 --ema 0.999 --out RUN",
-        f"fit --config {NANO} --preset nano --out RUN --data.name coco --data.train_mask object --data.size 64 "
-        "--model.size 64 --seed_everything 1 --data.seed 1 --ema 0.999",
+        f"fit --config {NANO} --preset nano --config {COCO} --out RUN --data.name coco --data.train_mask object "
+        "--data.size 64 --model.size 64 --seed_everything 1 --data.seed 1 --ema 0.999",
     ),
 ]
 
@@ -94,6 +102,7 @@ ERRORS = [
 
 def _readable(words: list[str]) -> str:
     names = {str(resource(f"configs/model/deepfill/{p}.yaml")): p.upper() for p in ("nano", "paper")}
+    names |= {str(resource(f"configs/data/{d}.yaml")): d.upper() for d in ("coco", "folder")}
     return " ".join(names.get(word, word) for word in words)
 
 

@@ -19,6 +19,7 @@ from zoo.resources import resource
 
 PRESETS = ("nano", "paper")
 NO_RECIPE = "custom"
+DATA_RECIPES = ("coco", "folder")  # configs/data/NAME.yaml; shapes is what every recipe is written for
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def explain(argv: Sequence[str]) -> Expansion:
         configs.insert(0, str(run / "config.yaml"))
         notes.append(f"settings of {configs[0]}")
         out = known.out or str(run)
+    if data in DATA_RECIPES and run is None:
+        head += ["--config", str(resource(f"configs/data/{data}.yaml"))]
     head += [part for config in configs for part in ("--config", config)]
     if out is not None:
         head += ["--out", out]
