@@ -166,7 +166,7 @@ def parse_header(metadata: Mapping[str, str], where: str) -> Header:
         raise WeightsError(
             "these weights were not written by inpainting-zoo",
             where=where,
-            remedy="convert them: zoo weights convert --model NAME --kind LAYOUT FILE --out FILE",
+            remedy="convert them: zoo weights convert FILE --model NAME --kind LAYOUT --out FILE",
         ) from error
 
 

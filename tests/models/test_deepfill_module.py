@@ -101,6 +101,15 @@ def test_unknown_choices_are_refused() -> None:
         make(coarse=False, pretrain_coarse=3)
 
 
+def test_a_balanced_start_keeps_features_alive_through_the_gates() -> None:
+    sizes = {}
+    for init in ("xavier", "balanced"):
+        module = make(width=12, dilations=[1, 2, 4, 8], init=init)
+        sizes[init] = module.generator(scenes()["image"] * 2 - 1, scenes()["mask"]).refined.std().item()
+    assert sizes["xavier"] < 1e-4
+    assert 0.05 < sizes["balanced"] < 0.95
+
+
 # --- completing an image ----------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,7 @@ class DeepFill(InpaintingModule):
         options = dict(self.hparams)
         _check(options)
         self.generator = Generator(_generator_options(options), _attention_options(options))
+        # Deviation: a short training starts from weights that keep features through the gates.
         if init == "balanced":
             balance(self.generator)
         self.discriminator = _discriminator(options)
