@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,10 +15,11 @@ import pytest
 
 from tests.benchmark.test_plan import plan
 from tests.fakes_benchmark import Trained
-from zoo.benchmark import Plan, run
+from zoo.benchmark import Plan, make_plan, run
 from zoo.benchmark.masks import FILE, read_masks
 from zoo.benchmark.store import constant, read_rows
 from zoo.errors import DataError, UsageError
+from zoo.masks import Canvas, draw_mask
 from zoo.masks.manifest import make
 from zoo.weights import save_weights
 
@@ -193,7 +195,7 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_later(tmp_path: Path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        with pytest.raises(DataError, match="disk"):
+        with pytest.raises(DataError, match="No space left"):
             run(made, tmp_path / "full")
     assert 0 < len(read_rows(tmp_path / "full")) < 21
     run(made, tmp_path / "full")
@@ -214,3 +216,26 @@ def test_outlines_are_not_judged(tmp_path: Path) -> None:
     data = open_dataset("shapes", split="test", count=2)
     assert judge_of(data, "object") == data.judge  # type: ignore[attr-defined]
     assert judge_of(data, "object:segmentation:3") is None
+
+
+def test_a_mask_that_cannot_be_drawn_fails_with_its_reason(tmp_path: Path) -> None:
+    made = make_plan("tests.fakes_benchmark:Dots", "file", ["mean"], batch_size=4, size=24, limit=5)
+    result = run(made, tmp_path / "run")
+    assert (result.rows, result.failed) == (0, 5)
+    with pytest.raises(DataError) as reason:
+        draw_mask("file", Canvas("dots", "dots/0", 24, 24))
+    assert all(reason.value.what in row["error"] for row in rows(result.folder))
+
+
+def test_a_full_disk_while_masks_are_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan("mean", batch_size=4, limit=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.benchmark.masks.write", _no_space)
+        with pytest.raises(DataError, match="No space left on device"):
+            run(made, tmp_path / "run")
+    assert not (tmp_path / "run" / FILE).exists()
+    assert run(made, tmp_path / "run").rows == 5
+
+
+def _no_space(path: Path, manifest: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -259,7 +259,7 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
 
         # The manifest's mask replaces this one, which is the cheapest there is and can be drawn on any image.
         self.items = EvaluationSet(data, "center", plan.mask_seed, cache_mb=CACHE_MB)
-        self.data, self.masks = data, masks
+        self.data, self.plan, self.masks = data, plan, masks
         self._blocks: list[range] = []
 
     def read(self, todo: list[range], workers: int) -> Iterator[list[Item | Broken]]:
@@ -280,14 +280,23 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
         sample = self.data.ids[index]
         try:
             item: Item = self.items[index]
-            if sample not in self.masks:
-                raise DataError("it has no mask: drawing one failed, or the manifest lacks it")
-            mask = torch.from_numpy(self.masks[sample].astype(np.uint8))[None]
+            mask = torch.from_numpy(self._mask(index).astype(np.uint8))[None]
             if mask.shape[1:] != item["image"].shape[1:]:
                 raise DataError(f"the mask is {tuple(mask.shape[1:])}, the image {tuple(item['image'].shape[1:])}")
         except Exception as error:
             return Broken(sample, describe(error))
         return item | {"mask": mask}
+
+    def _mask(self, index: int) -> NDArray[np.uint8]:
+        """The manifest's mask; where drawing it failed, drawn again, so that the reason reaches the row."""
+        from zoo.data.masked import canvas_of
+        from zoo.masks import draw_mixture, parse_mixture
+
+        sample = self.data.ids[index]
+        if sample in self.masks:
+            return self.masks[sample]
+        canvas = canvas_of(self.data, self.data.sample(index))
+        return draw_mixture(parse_mixture(self.plan.mask), canvas, self.plan.mask_seed)
 
 
 def _as_it_is(block: list[Item | Broken]) -> list[Item | Broken]:

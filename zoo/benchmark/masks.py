@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.benchmark.plan import Plan
+from zoo.benchmark.store import storing
 from zoo.errors import DataError
 from zoo.masks import draw_mixture, parse_mixture
 from zoo.masks.manifest import Entry, Manifest, read, verify, write
@@ -50,7 +51,8 @@ def ensure_masks(folder: Path, plan: Plan) -> None:
     next call.
 
     Raises:
-        DataError: The manifest has changed since the plan was made, or the masks in the folder are damaged.
+        DataError: The manifest has changed since the plan was made, the masks in the folder are damaged, or the disk is
+            full.
     """
     from zoo.data import open_dataset
     from zoo.weights import sha256
@@ -74,13 +76,12 @@ def ensure_masks(folder: Path, plan: Plan) -> None:
         mixture = parse_mixture(plan.mask)
         for index, sample in enumerate(ids):
             if sample not in entries:
-                with suppress(
-                    Exception
-                ):  # an unreadable image is a failed row of every method, told there with its reason
+                with suppress(Exception):  # its rows will say why: `loop.Reader` meets the same error
                     canvas = canvas_of(data, data.sample(index))
                     entries[sample] = Entry.of(sample, draw_mixture(mixture, canvas, plan.mask_seed))
     ordered = {sample: entries[sample] for sample in ids if sample in entries}
-    write(path, Manifest(plan.dataset, plan.split, plan.mask, plan.mask_seed, ordered))
+    with storing(path):
+        write(path, Manifest(plan.dataset, plan.split, plan.mask, plan.mask_seed, ordered))
 
 
 class Masks(Mapping[str, NDArray[np.uint8]]):
