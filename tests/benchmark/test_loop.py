@@ -209,13 +209,15 @@ def test_progress_ends_where_the_work_does(tmp_path: Path) -> None:
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 
-def test_outlines_are_not_judged(tmp_path: Path) -> None:
+def test_only_object_masks_are_judged(tmp_path: Path) -> None:
     from zoo.data import open_dataset
     from zoo.data.masked import judge_of
 
     data = open_dataset("shapes", split="test", count=2)
     assert judge_of(data, "object") == data.judge  # type: ignore[attr-defined]
+    assert judge_of(data, "2*object,freeform") == data.judge  # type: ignore[attr-defined]
     assert judge_of(data, "object:segmentation:3") is None
+    assert judge_of(data, "freeform") is None
 
 
 def test_a_mask_that_cannot_be_drawn_fails_with_its_reason(tmp_path: Path) -> None:

@@ -39,9 +39,10 @@ def canvas_of(dataset: Dataset, sample: Sample) -> Canvas:
 def judge_of(dataset: Dataset, mask: str) -> Judge | None:
     """What the dataset itself says of a completed image (id, composite, mask), or None.
 
-    Outlines give the shape away: under `object:segmentation` masks nothing is judged.
+    Only under `object` masks. Outlines (`object:segmentation`) give the shape away, and of the others a mean would be
+    over the few images from which a whole object happens to be missing.
     """
-    return None if "object:segmentation" in mask else getattr(dataset, "judge", None)
+    return getattr(dataset, "judge", None) if "object" in parse_mixture(mask).kinds else None
 
 
 class MaskedSet(torch.utils.data.Dataset[Item]):
