@@ -1,8 +1,8 @@
 """Measures what the README shows and puts it there: `python -m benchmarks.publish [object freeform center]`.
 
 For each mask: `zoo benchmark --dataset shapes --mask MASK` with the shipped weights, then into
-`benchmarks/results/shapes-MASK/`: the plan, the tables, the strip and all rows. The table of `object` replaces the one
-in the README. Nobody types a result.
+`benchmarks/results/shapes-MASK/`: the plan, the tables, the strip and all rows. Where the README has marks for
+a mask, the table between them is replaced. Nobody types a result.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ def publish(mask: str) -> Path:
     return target
 
 
-def update_readme(table: str) -> None:
-    """Replaces the table between the README's marks."""
+def update_readme(mask: str, table: str) -> None:
+    """Replaces the table between the README's marks for a mask, where it has them."""
     path = ROOT / "README.md"
-    before, _, rest = path.read_text().partition("<!-- table: begin -->")
-    _, _, after = rest.partition("<!-- table: end -->")
-    path.write_text(f"{before}<!-- table: begin -->\n{table.strip()}\n<!-- table: end -->{after}")
+    begin, end = f"<!-- table {mask}: begin -->", f"<!-- table {mask}: end -->"
+    before, found, rest = path.read_text().partition(begin)
+    if found:
+        path.write_text(f"{before}{begin}\n{table.strip()}\n{end}{rest.partition(end)[2]}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     for mask in arguments.masks or MASKS:
         folder = publish(mask)
         print(folder.relative_to(ROOT))
-        if mask == "object":
-            update_readme((folder / "table.md").read_text())
+        update_readme(mask, (folder / "table.md").read_text())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from zoo.cli.expand import expand
 from zoo.cli.parsers import LIGHTNING_VERBS, PARSERS
+from zoo.models import names
+from zoo.weights import sha256
+from zoo.weights import shipped as find_shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,9 +38,18 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_the_table_is_the_measured_one() -> None:
-    table = README.split("<!-- table: begin -->")[1].split("<!-- table: end -->")[0].strip()
-    assert table == (ROOT / "benchmarks" / "results" / "shapes-object" / "table.md").read_text().strip()
+@pytest.mark.parametrize("mask", ["object", "freeform"])
+def test_the_tables_are_the_measured_ones(mask: str) -> None:
+    table = README.split(f"<!-- table {mask}: begin -->")[1].split(f"<!-- table {mask}: end -->")[0].strip()
+    assert table == (ROOT / "benchmarks" / "results" / f"shapes-{mask}" / "table.md").read_text().strip()
+
+
+def test_the_results_are_of_the_weights_that_ship() -> None:
+    shipped = {name: sha256(path) for name in names() if (path := find_shipped(name)) is not None}
+    assert shipped
+    for plan in (ROOT / "benchmarks" / "results").glob("shapes-*/plan.json"):
+        used = {m["label"]: m["weights_sha256"] for m in json.loads(plan.read_text())["methods"] if m["weights_sha256"]}
+        assert used == shipped, f"{plan.parent.name} is of other weights: python -m benchmarks.publish"
 
 
 @pytest.mark.parametrize("line", re.findall(r"^zoo .+$", README, re.MULTILINE))
