@@ -87,21 +87,19 @@ def test_a_finished_run_does_nothing_again(tmp_path: Path) -> None:
 
 
 def test_other_batch_sizes_agree_closely(tmp_path: Path) -> None:
+    """The shipped network on real scenes: floats agree to 1e-4, since matrix kernels differ between batch shapes."""
     found = {}
-    for size in (1, 4, 16):
-        result = run(plan("Mixing", batch_size=size), tmp_path / str(size))
-        found[size] = rows(result.folder)
-    for size in (1, 16):
+    for size in (1, 4, 6):
+        made = make_plan("shapes", "object", ["deepfill", "telea"], limit=9, batch_size=size)
+        found[size] = rows(run(made, tmp_path / str(size)).folder)
+    names = [name for name in found[4][0] if name.startswith(("l1", "ssim", "tv", "raw"))]
+    assert len(names) == 10
+    for size in (1, 6):
         for one, other in zip(found[4], found[size], strict=True):
-            # Mixing draws once per batch from the global generator; take that away and only kernels differ.
-            assert one["id"] == other["id"]
-            assert one["image_hash"] == other["image_hash"]
-            assert one["mask_hash"] == other["mask_hash"]
-    steady = {size: rows(run(plan("mean", "telea", batch_size=size), tmp_path / f"s{size}").folder) for size in (1, 16)}
-    for one, other in zip(steady[1], steady[16], strict=True):
-        assert [one[k] for k in ("l1", "psnr", "ssim_hole")] == pytest.approx(
-            [other[k] for k in ("l1", "psnr", "ssim_hole")], abs=1e-4
-        )
+            assert [one[k] for k in ("id", "method", "image_hash", "mask_hash")] == [
+                other[k] for k in ("id", "method", "image_hash", "mask_hash")
+            ]
+            assert [one[name] for name in names] == pytest.approx([other[name] for name in names], abs=1e-4)
 
 
 def test_one_crashing_method_costs_its_own_images(tmp_path: Path) -> None:
