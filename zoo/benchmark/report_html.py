@@ -99,7 +99,7 @@ def chart(summary: Summary, name: str) -> dict[str, Any]:
     low = min((v.lo for v in found.values()), default=0.0)
     high = max((v.hi for v in found.values()), default=1.0)
     margin = 0.06 * (high - low) or 0.5
-    low, high = low - margin, high + margin
+    low, high = max(low - margin, min(low, 0.0)), high + margin  # no axis below zero for what is never negative
 
     def place(x: float) -> float:
         return round(100 * (x - low) / (high - low), 2)
