@@ -51,7 +51,7 @@ def _cross(arm: float) -> Polygon:
 def _inscribe(points: Polygon) -> Polygon:
     """Moves and scales (the same in x and y) so that the wider extent is the cell's and the other is centred."""
     low, high = points.min(0), points.max(0)
-    return np.asarray((points - (low + high) / 2) / (high - low).max() + 0.5, np.float64)
+    return np.asarray((points - (low + high) / 2) / np.max(high - low) + 0.5, np.float64)
 
 
 @functools.cache

@@ -81,7 +81,7 @@ def removed_object(segments: Bools, mask: NDArray[np.uint8]) -> int | None:
     hole = mask.astype(np.bool_)
     touched = np.any(segments & hole, axis=(1, 2))
     whole = ~np.any(segments & ~hole, axis=(1, 2))
-    index = int(touched.argmax())
+    index = int(np.argmax(touched))
     return index if touched.sum() == 1 and whole[index] else None
 
 
@@ -101,7 +101,7 @@ def judge_scene(scene: Scene, composite: NDArray[np.uint8], mask: NDArray[np.uin
     removed = removed_object(segments, mask)
     if removed is None:
         return None
-    rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(mask))
+    rows, columns = (slice(int(np.min(i)), int(np.max(i)) + 1) for i in np.nonzero(mask))
     pixels, hole = lab(composite[rows, columns]), mask[rows, columns].astype(np.bool_)
     ground = lab(draw_background(scene.background, size)[rows, columns])
     tones = lab(tone_colours(scene.background))
@@ -110,13 +110,13 @@ def judge_scene(scene: Scene, composite: NDArray[np.uint8], mask: NDArray[np.uin
     painted = np.median(pixels[inner], axis=0)
     near_ground = _from_ground(painted, np.median(ground[inner], axis=0), tones)
     distances = np.linalg.norm(PALETTE_LAB - painted, axis=1)
-    nearest = int(distances.argmin())
+    nearest = int(np.argmin(distances))
     truth = scene.objects[removed]
     scores = np.zeros(len(SHAPES))
     if near_ground >= VISIBLE:
         foreground = np.linalg.norm(pixels - painted, axis=-1) < _from_ground(pixels, ground, tones)
         scores = _best_ious(foreground & hole, truth, size, rows.start, columns.start)
-    best = int(scores.argmax())
+    best = int(np.argmax(scores))
     return Verdict(
         removed=removed,
         truth=truth,
