@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import DataError
-from zoo.models.deepfill.factored import DiagonalSum, Paste, PatchScores, sum_along
+from zoo.models.deepfill.factored import diagonal_sum, paste, patch_scores, sum_along
 
 EPSILON = 1e-4  # the floor of a key's norm: after a ReLU whole patches are zero
 EXCLUDED = -1e30  # the logit of an excluded key: finite, because -inf makes NaN where every key is excluded
@@ -197,7 +197,7 @@ class ContextualAttention(nn.Module):
         height, columns = maps.query.shape[2:]
         low, high = max(start - 1, 0), min(stop + 1, height)
         query = maps.query[:, :, low:high].flatten(2)
-        scores: Tensor = PatchScores.apply(query, maps.key, maps.key_scale, columns)
+        scores = patch_scores(query, maps.key, maps.key_scale, columns)
         if high - low > stop - start:
             scores = scores[:, (start - low) * columns : (stop - low) * columns]
         if self.options.normalize_query:
@@ -213,7 +213,7 @@ class ContextualAttention(nn.Module):
         scores: Tensor = self._scores(maps, low, high)
         # Deviation: attention is propagated before the softmax.
         for step in (1, columns):
-            scores = DiagonalSum.apply(scores, step)
+            scores = diagonal_sum(scores, step)
         if high - low > stop - start:
             scores = scores[:, (start - low) * columns : (stop - low) * columns]
         return scores
@@ -249,7 +249,7 @@ class ContextualAttention(nn.Module):
         above, below = int(start > 0), int(stop < height)
         if above or below:
             attention = F.pad(attention, (0, 0, above * columns, below * columns))
-        cells: Tensor = Paste.apply(attention, maps.raw, columns)
+        cells = paste(attention, maps.raw, columns)
         return cells.view(*cells.shape[:3], -1, columns)
 
     def _cells_by_block(self, maps: _Maps, blocks: list[tuple[int, int]]) -> Tensor:

@@ -6,6 +6,7 @@ one flat position then never runs from the end of a row into the next, and a shi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -110,6 +111,12 @@ class Paste(torch.autograd.Function):
                 grad_rows += _shift_add(product, 1 - 2 * column)
             grad_attention += _shift_add(_wipe(grad_rows, ctx.columns), (1 - 2 * row) * ctx.columns)
         return grad_attention, torch.stack(grad_raw, 1), None
+
+
+# Under names with types: `Function.apply` has none before torch 2.12.
+diagonal_sum: Callable[..., Tensor] = DiagonalSum.apply
+patch_scores: Callable[..., Tensor] = PatchScores.apply
+paste: Callable[..., Tensor] = Paste.apply
 
 
 def sum_along(scores: Tensor, line: Tensor, shown: Tensor) -> Tensor:
