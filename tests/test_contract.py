@@ -29,6 +29,7 @@ def make_batch(size: int = 16, count: int = 2, seed: int = 0) -> Batch:
         ({"image": torch.rand(2, 3, 16, 16) * 255}, "must lie in"),
         ({"image": torch.full((2, 3, 16, 16), float("nan"))}, "must lie in"),
         ({"image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8)}, "float"),
+        ({"image": torch.zeros(2, 3, 16, 16, dtype=torch.float64)}, "float32"),
         ({"mask": torch.full((2, 1, 16, 16), 0.5)}, "other than 0 and 1"),
         ({"mask": torch.zeros(2, 1, 8, 8)}, "must be"),
         ({"id": ["one"]}, "1 ids for 2"),

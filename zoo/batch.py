@@ -82,8 +82,8 @@ def check_batch(batch: Batch, needs: Iterable[str] = ("image", "mask")) -> None:
         if key not in batch:
             raise DataError(f"the batch has no '{key}'", remedy="see zoo.batch for what a batch holds")
     image, mask, ids = batch["image"], batch["mask"], batch["id"]
-    if image.dim() != 4 or image.shape[1] != 3 or not torch.is_floating_point(image):
-        raise DataError(f"image must be float B 3 H W, got {tuple(image.shape)} {image.dtype}")
+    if image.dim() != 4 or image.shape[1] != 3 or image.dtype != torch.float32:
+        raise DataError(f"image must be float32 B 3 H W, got {tuple(image.shape)} {image.dtype}")
     size, shape = image.shape[0], (image.shape[0], 1, *image.shape[-2:])
     _check_range("image", image.masked_fill(mask > 0.5, 0.5) if mask.shape == shape else image)
     _check_binary("mask", mask, shape, "a mask is 1 in the hole and 0 elsewhere; threshold a grey mask first")

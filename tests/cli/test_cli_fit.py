@@ -58,6 +58,13 @@ def test_a_third_partys_method_from_end_to_end(zoo: Run, place: Path) -> None:
     assert not any("critic" in name for name in load_file(run / "inpaint" / "weights.safetensors"))
 
 
+def test_a_size_the_method_cannot_train_on_is_refused(zoo: Run, place: Path) -> None:
+    done = zoo("fit", "--model", "deepfill", "--size", "50", "--mask", "box", "--trainer.max_steps", "1")
+    assert done.code == 2
+    assert "multiples of 8, not 50" in done.err
+    assert "--size 48" in done.err
+
+
 def test_a_finished_stage_is_skipped_and_an_unfinished_one_not_overwritten(zoo: Run, place: Path) -> None:
     assert zoo(*TOY).code == 0
     weights = place / "runs" / "toymethod.Toy-nano" / "inpaint" / "weights.safetensors"

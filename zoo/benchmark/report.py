@@ -78,10 +78,14 @@ def notices(summary: Summary) -> list[str]:
 
 
 def weights(method: MethodPlan) -> str:
-    """Preset and training data of a method in a few words: `nano, trained on shapes`."""
+    """Preset, training data and file of a method's weights in a few words: `nano, trained on shapes (b4416494)`.
+
+    The start of the file's SHA-256 tells two files of one preset apart, such as a run of one's own and what ships.
+    """
     if method.control:
         return "-"
-    return f"{method.preset}, trained on {method.trained_on}" if method.trained_on else method.preset
+    story = f"{method.preset}, trained on {method.trained_on}" if method.trained_on else method.preset
+    return f"{story} ({method.weights_sha256[:8]})" if method.weights_sha256 else story
 
 
 def cell(name: str, value: Interval | None, separator: str = " ") -> str:

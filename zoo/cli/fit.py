@@ -42,11 +42,19 @@ def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
     todo = [name for name in stages if not (run / name / WEIGHTS).is_file()]
     for name in stages:
         if name not in todo:
-            print(f"zoo fit: {name} is finished ({run / name / WEIGHTS}); --out elsewhere trains anew", file=sys.stderr)
+            where = run / name / WEIGHTS
+            print(
+                f"zoo fit: {name} is finished ({where}) and left as it is; --out elsewhere trains anew", file=sys.stderr
+            )
     if len(todo) > 1:
         return _each_in_a_process(todo, typed)
     for name in todo:
-        fit_stage(cli, cls, run, name, ["zoo", "fit", *typed])
+        command = ["zoo", "fit", *typed]
+        try:
+            fit_stage(cli, cls, run, name, command)
+        except Stopped as stopped:  # between training and the writing of the weights nobody else gives the advice
+            stopped.advice = stopped.advice or f"go on with: {_resume_command(command)}"
+            raise
     return EXIT_OK
 
 
@@ -112,6 +120,12 @@ def _check_data(cli: ZooCLI) -> None:
     from zoo.batch import check_needs
 
     check_needs(cli.model.needs, cli.datamodule.provides, cli.method, cli.config.data.name)
+    size, multiple = cli.datamodule.size, cli.model.multiple
+    if size is not None and size % multiple:
+        raise UsageError(
+            f"{cli.method} trains on images whose sides are multiples of {multiple}, not {size}",
+            remedy=f"--size {max(multiple, round(size / multiple) * multiple)}",
+        )
 
 
 def _train(cli: ZooCLI, checkpoint: Path | None, command: Sequence[str]) -> None:
