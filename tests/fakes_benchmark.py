@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -150,3 +151,30 @@ class Trained(Mixing):
     """A network whose weights come from a file."""
 
     trainable: ClassVar[bool] = True
+
+
+class Obedient(Fake):
+    """Knows the scenes of `shapes` and paints the removed object in a colour of its caption that is not to be seen."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"image", "mask", "caption"})
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        size = batch["image"].shape[-1]
+        cases = zip(batch["id"], batch["caption"], batch["mask"][:, 0].numpy(), strict=True)
+        return torch.stack([self._paint(sample, caption, mask, size) for sample, caption, mask in cases])
+
+    def _paint(self, sample: str, caption: str, mask: NDArray[np.float32], size: int) -> Tensor:
+        from zoo.data.shapes.colour import COLOURS
+        from zoo.data.shapes.draw import draw, supports
+        from zoo.data.shapes.judge import removed_object
+        from zoo.data.shapes.scene import draw_scene
+
+        scene = draw_scene("test", int(sample.rpartition("/")[2]))
+        removed = removed_object(supports(scene, size), mask.astype(np.uint8))
+        assert removed is not None
+        objects = list(scene.objects)
+        seen = {obj.colour for place, obj in enumerate(objects) if place != removed}
+        asked = [word for word in caption.split() if word in COLOURS and word not in seen]
+        objects[removed] = replace(objects[removed], colour=(asked or [objects[removed].colour])[0])
+        image, _ = draw(replace(scene, objects=tuple(objects)), size)
+        return torch.from_numpy(image).permute(2, 0, 1) / 255

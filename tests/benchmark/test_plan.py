@@ -41,6 +41,7 @@ def test_the_hash_is_stable() -> None:
         {"mask": "center"}, {"mask_seed": 1}, {"seed": 1}, {"count": 511}, {"size": 32}, {"batch_size": 8},
         {"precision": "bf16-mixed"}, {"accelerator": "cuda"}, {"threads": 2}, {"manifest_sha256": "22"},
         {"metrics": {"metrics": "2"}}, {"guidance": ("edge",)}, {"root": "/data"}, {"data_options": {"mask_root": "x"}},
+        {"captions": "deranged"}, {"captions": "recoloured"},
         {"methods": (MethodPlan("a", "a", "b.A", "nano", "shapes", "12"),)},
         {"methods": (MethodPlan("a", "a", "b.A", "nano", "shapes", "11", {"steps": 50}),)},
     ],

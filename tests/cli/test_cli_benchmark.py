@@ -43,6 +43,26 @@ def test_json_is_all_that_stdout_gets(zoo: Run, place: Path) -> None:
     assert "truth" in zoo("report", facts["run"]).out
 
 
+def test_edited_captions_show_whether_a_method_obeys(zoo: Run, place: Path) -> None:
+    obedient = "tests.fakes_benchmark.Obedient"
+    words = ("benchmark", "--models", f"telea,{obedient}", "--limit", "12", "--size", "32")
+    own = json.loads(zoo(*words, "--json").out)
+    assert "colour_given" not in own["methods"][obedient]
+    assert own["methods"][obedient]["colour_fidelity"]["mean"] == 1.0
+    assert own["by_objects"][obedient]["colour_fidelity"]["1"]["mean"] == 1.0
+    done = zoo(*words, "--captions", "deranged")
+    assert done.code == 0, done.err
+    assert "object masks, deranged captions, 32 pixels" in done.err
+    assert "captions deranged" in done.out
+    assert "colour_given" in done.out
+    deranged = json.loads(zoo(*words, "--captions", "deranged", "--json").out)
+    assert deranged["run"] != own["run"]
+    found = deranged["methods"]
+    assert (found[obedient]["colour_given"]["mean"], found[obedient]["colour_fidelity"]["mean"]) == (1.0, 0.0)
+    assert {k: v for k, v in found["telea"].items() if not k.endswith("given")} == own["methods"]["telea"]
+    assert _options("--captions", "deranged") == {"captions": "deranged"}
+
+
 def test_the_same_command_again_does_only_what_is_missing(zoo: Run, place: Path) -> None:
     assert zoo(*QUICK, "--out", "run").code == 0
     rows = {path: path.read_bytes() for path in (place / "run/rows").glob("*.jsonl")}
@@ -111,6 +131,8 @@ def test_fit_failing_is_an_error_of_weights(zoo: Run, monkeypatch: pytest.Monkey
         (("--models", "mean", "--set", "mean.steps=5"), 2, "steps"),
         (("--models", "mean", "--guidance", "edges"), 2, "did you mean 'edge'"),
         (("--models", "mean", "--precision", "half"), 2, "unknown precision"),
+        (("--models", "mean", "--captions", "recolored"), 2, "did you mean 'recoloured'"),
+        (("--models", "mean", "--captions", "deranged", "--mask", "center"), 2, "only under object masks"),
     ],
 )
 def test_bad_input(words: tuple[str, ...], code: int, message: str, zoo: Run, place: Path) -> None:

@@ -59,6 +59,26 @@ def test_the_caption_of_evaluation() -> None:
         EvaluationSet(dataset, "center", caption="last")  # type: ignore[arg-type]
 
 
+def test_datasets_that_cannot_edit_captions_name_those_that_can() -> None:
+    with pytest.raises(UsageError) as caught:
+        EvaluationSet(Pictures(), "object", captions="deranged")
+    assert "dataset 'pictures' cannot edit captions" in str(caught.value)
+    assert "datasets that can: shapes;" in str(caught.value)
+
+
+def test_masks_made_before_replace_the_drawn_ones() -> None:
+    dataset = Pictures()
+    given = np.zeros((16, 16), np.uint8)
+    given[2, 3] = 1
+    made = EvaluationSet(dataset, "center", masks={"pictures/train/002": given})
+    assert np.array_equal(made[2]["mask"][0].numpy(), given)
+    assert torch.equal(made[3]["mask"], EvaluationSet(dataset, "center")[3]["mask"])
+    made[2]["mask"].zero_()
+    assert given.sum() == 1
+    with pytest.raises(DataError, match=r"the mask is \(16, 15\), the image \(16, 16\)"):
+        EvaluationSet(dataset, "center", masks={"pictures/train/002": given[:, 1:]})[2]
+
+
 def test_unknown_masks_and_empty_sets() -> None:
     with pytest.raises(UsageError):
         EvaluationSet(Pictures(), "no-such-mask")

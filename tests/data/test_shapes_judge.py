@@ -199,3 +199,55 @@ def test_verdicts_compare_shapes_and_know_the_object() -> None:
     assert set(verdict.ious) == set(SHAPES)
     assert max(verdict.ious, key=lambda name: verdict.ious[name]) == verdict.truth.shape
     assert verdict.ious[verdict.truth.shape] > 0.85
+
+
+# --- against the caption that was given ------------------------------------------------------------------------------
+
+
+def test_what_a_given_caption_asks_for_is_another_question_than_the_truth() -> None:
+    dataset = Shapes("test")
+    for index in range(60):
+        scene, truth = dataset.scene(index), dataset.sample(index).image
+        chosen, mask = object_mask(scene, 64)
+        free = [name for name in COLOURS if name not in {obj.colour for obj in scene.objects}]
+        asked, other_colour = free[0], free[1]
+        composite = paste(truth, repainted(scene, chosen, 64, colour=asked), mask)
+        caption = f"a large {asked} {scene.objects[chosen].shape}"
+        found = dataset.judge(scene.id, composite, mask, caption)
+        assert (found["colour_fidelity"], found["colour_given"]) == (0, 1)
+        assert dataset.judge(scene.id, composite, mask, f"a {other_colour} ball")["colour_given"] == 0
+        assert dataset.judge(scene.id, truth, mask, caption)["colour_given"] == 0
+        assert dataset.judge(scene.id, truth, mask, caption)["colour_fidelity"] == 1
+        without = dataset.judge(scene.id, composite, mask)
+        assert without == {name: found[name] for name in ("colour_fidelity", "shape_fidelity", "objects")}
+
+
+def test_what_is_to_be_seen_already_cannot_be_held_against_the_caption() -> None:
+    dataset = Shapes("test")
+    judged = 0
+    for index in range(100):
+        scene, truth = dataset.scene(index), dataset.sample(index).image
+        chosen, mask = object_mask(scene, 64)
+        removed, rest = scene.objects[chosen], [obj for obj in scene.objects if obj is not scene.objects[chosen]]
+        if not rest or removed.colour in {obj.colour for obj in rest}:
+            continue
+        caption = " and ".join(f"a {obj.colour} {obj.shape}" for obj in rest)
+        silent = dataset.judge(scene.id, truth, mask, caption)
+        assert np.isnan(silent["colour_given"])
+        assert np.isnan(silent["shape_given"])
+        both = f"{caption} and a {removed.colour} thing"
+        copied = paste(truth, repainted(scene, chosen, 64, colour=rest[0].colour), mask)
+        assert dataset.judge(scene.id, copied, mask, both)["colour_given"] == 0
+        assert dataset.judge(scene.id, truth, mask, f"A {removed.colour}, then.")["colour_given"] == 1
+        judged += 1
+    assert judged > 20
+
+
+def test_the_background_is_nothing_that_a_caption_asks_for() -> None:
+    dataset = Shapes("test")
+    scene, truth = dataset.scene(0), dataset.sample(0).image
+    _, mask = object_mask(scene, 64)
+    empty = paste(truth, draw_background(scene.background, 64).astype(np.uint8), mask)
+    found = dataset.judge(scene.id, empty, mask, " ".join([*COLOURS, *SHAPES]))
+    assert (found["colour_given"], found["shape_given"]) == (0, 0)
+    assert dataset.judge(scene.id, truth, np.zeros_like(mask), "a red star") == {}

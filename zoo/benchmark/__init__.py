@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 # make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None,
 #           weights: Mapping[str, str | Path] | None = None, *, settings: Mapping[str, Mapping[str, Any]] | None = None,
-#           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), data_root=None,
-#           data_options: Mapping[str, Any] | None = None, split="test", manifest: str | Path | None = None,
-#           batch_size=16, precision="32-true", accelerator="cpu", threads=1) -> Plan
+#           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), captions="own",
+#           data_root=None, data_options: Mapping[str, Any] | None = None, split="test",
+#           manifest: str | Path | None = None, batch_size=16, precision="32-true", accelerator="cpu",
+#           threads=1) -> Plan
 #     models: names, dotted paths, "cma@label=PATH"; None = every method that the data serves, and the controls.
 #     settings: {"ecdm": {"steps": 50}}, constructor arguments changed (--set). data_options: mask_root, ... (`folder`).
 #     Raises UsageError, DataError, WeightsError, all before any work. plan.left_out: {name: why} of methods not named

@@ -257,9 +257,11 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
     def __init__(self, data: Dataset, plan: Plan, masks: Mapping[str, NDArray[np.uint8]]) -> None:
         from zoo.data.masked import EvaluationSet
 
-        # The manifest's mask replaces this one, which is the cheapest there is and can be drawn on any image.
-        self.items = EvaluationSet(data, "center", plan.mask_seed, cache_mb=CACHE_MB)
-        self.data, self.plan, self.masks = data, plan, masks
+        # A mask that could not be drawn for the manifest is tried again here, so that the reason reaches the row.
+        self.items = EvaluationSet(
+            data, plan.mask, plan.mask_seed, cache_mb=CACHE_MB, captions=plan.captions, masks=masks
+        )
+        self.data = data
         self._blocks: list[range] = []
 
     def read(self, todo: list[range], workers: int) -> Iterator[list[Item | Broken]]:
@@ -277,26 +279,10 @@ class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
         return [self._item(index) for index in self._blocks[number]]
 
     def _item(self, index: int) -> Item | Broken:
-        sample = self.data.ids[index]
         try:
-            item: Item = self.items[index]
-            mask = torch.from_numpy(self._mask(index).astype(np.uint8))[None]
-            if mask.shape[1:] != item["image"].shape[1:]:
-                raise DataError(f"the mask is {tuple(mask.shape[1:])}, the image {tuple(item['image'].shape[1:])}")
+            return self.items[index]
         except Exception as error:
-            return Broken(sample, describe(error))
-        return item | {"mask": mask}
-
-    def _mask(self, index: int) -> NDArray[np.uint8]:
-        """The manifest's mask; where drawing it failed, drawn again, so that the reason reaches the row."""
-        from zoo.data.masked import canvas_of
-        from zoo.masks import draw_mixture, parse_mixture
-
-        sample = self.data.ids[index]
-        if sample in self.masks:
-            return self.masks[sample]
-        canvas = canvas_of(self.data, self.data.sample(index))
-        return draw_mixture(parse_mixture(self.plan.mask), canvas, self.plan.mask_seed)
+            return Broken(self.data.ids[index], describe(error))
 
 
 def _as_it_is(block: list[Item | Broken]) -> list[Item | Broken]:

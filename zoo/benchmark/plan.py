@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from zoo.data.base import OWN
 from zoo.errors import DataError
 
 FILE = "plan.json"
@@ -79,6 +80,7 @@ class Plan:
         threads: Threads of each process.
         metrics: Definition and library versions, by metric.
         version: The version of the zoo.
+        captions: Which captions are given: the images' `own`, or an edit of the dataset's (`deranged`, `recoloured`).
         manifest: Where the manifest is. Not part of the hash.
         left_out: Methods that would have belonged to the default choice, and why they do not. Not part of the hash.
     """
@@ -102,6 +104,7 @@ class Plan:
     threads: int
     metrics: dict[str, Any]
     version: str
+    captions: str = OWN
     manifest: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -110,6 +113,8 @@ class Plan:
         content = asdict(self)
         for place in ("manifest", "left_out"):
             del content[place]
+        if self.captions == OWN:  # plans made before captions could be edited keep their hash, and their folders
+            del content["captions"]
         for method in content["methods"]:
             del method["weights"]
         plain: dict[str, Any] = json.loads(json.dumps(content))  # tuples become lists, as in a plan that was read back
@@ -122,9 +127,10 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The run folder's name: `shapes-object-1a2b3c4d`."""
+        """The run folder's name: `shapes-object-1a2b3c4d`, `shapes-object-deranged-1a2b3c4d`."""
         dataset = self.dataset.rpartition(":")[2].rpartition(".")[2]
-        return re.sub(r"[^A-Za-z0-9.,*-]", "_", f"{dataset}-{self.mask}-{self.hash[:8]}").replace("*", "x")
+        parts = [dataset, self.mask, *([] if self.captions == OWN else [self.captions]), self.hash[:8]]
+        return re.sub(r"[^A-Za-z0-9.,*-]", "_", "-".join(parts)).replace("*", "x")
 
     def to_json(self) -> str:
         """The whole plan, indented, with its hash."""

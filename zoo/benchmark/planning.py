@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.batch import check_needs
 from zoo.benchmark.plan import MethodPlan, Plan
+from zoo.data.base import OWN
 from zoo.errors import DataError, UsageError, WeightsError, unknown_name
 from zoo.resources import resource
 from zoo.version import __version__
@@ -36,6 +37,7 @@ def make_plan(
     seed: int = 0,
     mask_seed: int = 0,
     guidance: Sequence[str] = (),
+    captions: str = OWN,
     data_root: str | Path | None = None,
     data_options: Mapping[str, Any] | None = None,
     split: str = "test",
@@ -60,6 +62,7 @@ def make_plan(
         seed: Keys the methods' own noise.
         mask_seed: Keys the masks.
         guidance: Which of `edge` and `segmentation` to show whole.
+        captions: The images' `own`, or edited ones: `deranged` (of another image), `recoloured` (another colour word).
         data_root: The folder of the data.
         data_options: Further arguments of the dataset (`mask_root` of `folder`).
         split: `test`, `val` or `train`.
@@ -70,12 +73,14 @@ def make_plan(
         threads: Threads of each process; more processes (`run(devices=)`) are the way to use more cores.
 
     Raises:
-        UsageError: An unknown name or option, or guidance that the data does not provide.
+        UsageError: An unknown name or option, guidance that the data does not provide, or captions that cannot be
+            edited.
         DataError: The data or the manifest is missing or damaged.
         WeightsError: Weights are missing, damaged or of another method.
     """
     _check_options(guidance, precision, {"batch size": batch_size, "threads": threads, "limit": limit or 1})
     from zoo.data import open_dataset
+    from zoo.data.masked import editor_of
     from zoo.masks import parse_mixture
 
     parse_mixture(mask)
@@ -84,6 +89,7 @@ def make_plan(
     size = size or _native_size(chosen)
     options = dict(data_options or {})
     data = open_dataset(dataset, split=split, size=size, root=data_root, count=limit, **options)
+    editor_of(data, captions, mask)
     chosen = _served(chosen, left_out, data, optional=models is None)
     ids = list(data.ids)
     if not ids:
@@ -111,6 +117,7 @@ def make_plan(
         threads=threads,
         metrics=versions(),
         version=__version__,
+        captions=captions,
         manifest=path,
         left_out=left_out,
     )

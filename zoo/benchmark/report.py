@@ -10,7 +10,8 @@ from typing import Any
 
 from zoo.benchmark.plan import MethodPlan
 from zoo.benchmark.store import write_whole
-from zoo.benchmark.summary import MAIN, Summary, summarize, to_json
+from zoo.benchmark.summary import MAIN, Summary, ordered, summarize, to_json
+from zoo.data.base import OWN
 from zoo.metrics.definitions import DEFINITIONS
 from zoo.metrics.statistics import Interval
 
@@ -57,20 +58,26 @@ def headline(summary: Summary) -> list[str]:
     """What was measured, in one line."""
     plan = summary.plan
     guidance = f", guided by {' and '.join(plan.guidance)}" if plan.guidance else ""
+    captions = f", captions {plan.captions}" if plan.captions != OWN else ""
     return [
-        f"{plan.dataset} ({plan.split}), mask {plan.mask}, {plan.size}x{plan.size}, n = {plan.count} images{guidance}; "
-        "mean [95 % interval]"
+        f"{plan.dataset} ({plan.split}), mask {plan.mask}{captions}, {plan.size}x{plan.size}, n = {plan.count} images"
+        f"{guidance}; mean [95 % interval]"
     ]
 
 
 def notices(summary: Summary) -> list[str]:
-    """What a reader must know before believing the table: incomplete, failed, left out, weights from elsewhere."""
+    """What a reader must know before believing the table: incomplete, failed, unedited, left out, other weights."""
     plan, found = summary.plan, []
     if summary.missing:
         found.append(f"INCOMPLETE: {summary.missing} rows are missing; the same command goes on")
     for label, method in summary.methods.items():
         if method.failed:
             found.append(f"FAILED: {label} on {method.failed} of {plan.count} images: {next(iter(method.errors))}")
+    if summary.unedited:
+        found.append(
+            f"captions not edited: {summary.unedited} of {plan.count} images (their rows say why); "
+            "they do not count in fidelity"
+        )
     strangers = sorted({weights(m) for m in plan.methods if m.trained_on and m.trained_on != plan.dataset})
     found += [f"weights from other data: {text}" for text in strangers]
     found += [f"left out: {name} ({why})" for name, why in plan.left_out.items()]
@@ -158,14 +165,21 @@ def markdown(summary: Summary) -> str:
 
 
 def objects_grid(summary: Summary) -> list[list[str]]:
-    """Fidelity by the number of objects, header first; empty where the data has no judge."""
+    """Fidelity by the number of objects, `mean [low, high], n`, header first; empty where the data has no judge."""
     found = [(m.by_objects, label) for label, m in summary.methods.items() if m.by_objects]
     if not found:
         return []
-    columns = sorted({(name, number) for groups, _ in found for name, group in groups.items() for number in group})
+    there = {(name, number) for groups, _ in found for name, group in groups.items() for number in group}
+    names = ordered({name for name, _ in there})
+    columns = sorted(there, key=lambda column: (names.index(column[0]), column[1]))
     header = ["method", *(f"{name}, {number} object{'s' * (number > 1)}" for name, number in columns)]
-    rows = [[label, *(cell(name, groups.get(name, {}).get(k)) for name, k in columns)] for groups, label in found]
+    rows = [[label, *(_counted(name, groups.get(name, {}).get(k)) for name, k in columns)] for groups, label in found]
     return [header, *rows]
+
+
+def _counted(name: str, value: Interval | None) -> str:
+    """A cell with its own n: how many images have that many objects is another number than the table's n."""
+    return cell(name, value) if value is None or value.n == 0 else f"{cell(name, value)}, n = {value.n}"
 
 
 def paired_grid(summary: Summary) -> list[list[str]]:
@@ -188,13 +202,15 @@ def _escape(text: str) -> str:
 
 
 def table_csv(summary: Summary) -> str:
-    """Every metric of every method, one line each."""
+    """Every metric of every method, one line each; then fidelity by the number of objects, which `objects` holds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "preset", "trained_on", "metric", "mean", "lo", "hi", "n", "failed"])
+    writer.writerow(["method", "preset", "trained_on", "metric", "mean", "lo", "hi", "n", "failed", "objects"])
     for label, method in summary.methods.items():
-        for name, value in method.metrics.items():
+        lines = [(name, value, "") for name, value in method.metrics.items()]
+        lines += [(name, value, str(k)) for name, group in method.by_objects.items() for k, value in group.items()]
+        for name, value, objects in lines:
             numbers = [repr(x) if value.n else "" for x in value[:3]]
             about = [label, method.method.preset, method.method.trained_on, name]
-            writer.writerow([*about, *numbers, value.n, method.failed])
+            writer.writerow([*about, *numbers, value.n, method.failed, objects])
     return text.getvalue()

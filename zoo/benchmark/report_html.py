@@ -20,6 +20,7 @@ from zoo.benchmark.masks import read_masks
 from zoo.benchmark.store import Row, by_method, failed, read_rows
 from zoo.benchmark.strip import hide_grey, shown
 from zoo.benchmark.summary import MAIN, Summary
+from zoo.data.base import OWN
 from zoo.metrics.definitions import DEFINITIONS
 
 TEMPLATE = "report.html.j2"
@@ -51,6 +52,7 @@ def page_content(summary: Summary) -> dict[str, Any]:
         )
     return {
         "plan": plan,
+        "captions": "" if plan.captions == OWN else f", {plan.captions} captions",
         "facts": _facts(summary),
         "headline": report.headline(summary)[0],
         "notices": notices,
@@ -79,6 +81,8 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("plan", plan.hash[:8]),
         ("zoo", plan.version),
     ]
+    if plan.captions != OWN:
+        facts.append(("captions", plan.captions))
     return [*facts, ("shown whole", " and ".join(plan.guidance))] if plan.guidance else facts
 
 

@@ -1,4 +1,4 @@
-"""The rows of a run: one JSON line per (method, weights, image, mask, caption, seed), a file per writer.
+"""The rows of a run: one JSON line per (method, weights, image, mask, captions, seed), a file per writer.
 
 A line is written whole and at once, so that whatever kills the process loses at most the line being written. Readers
 pass over a torn last line; the next writer of that file cuts it off.
@@ -20,7 +20,7 @@ from zoo.errors import DataError, UsageError
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 
-KEY = ("method", "weights", "id", "mask", "mask_seed", "caption", "seed", "guidance")
+KEY = ("method", "weights", "id", "mask", "mask_seed", "captions", "caption", "seed", "guidance")
 VARYING = frozenset({"seconds", "at", "peak_mb"})
 ROWS = "rows"
 

@@ -17,11 +17,11 @@ from zoo.metrics.statistics import Interval, interval, paired_difference
 
 META = frozenset(
     {*KEY, *VARYING, "preset", "trained_on", "objects", "hole_ratio", "image_hash", "mask_hash", "undefined"}
-    | {"batch", "error"}
+    | {"batch", "error", "unedited"}
 )
-MAIN = ("l1_hole", "psnr", "ssim", "colour_fidelity", "shape_fidelity")
-BY_OBJECTS = ("colour_fidelity", "shape_fidelity")
-PAIRED = ("l1_hole", "ssim_hole", "colour_fidelity")
+FIDELITY = ("colour_fidelity", "shape_fidelity", "colour_given", "shape_given")
+MAIN = ("l1_hole", "psnr", "ssim", *FIDELITY)
+PAIRED = ("l1_hole", "ssim_hole", "colour_fidelity", "colour_given")
 BASELINE = "telea"
 
 
@@ -67,12 +67,14 @@ class Summary:
         plan: Its plan.
         methods: By label, in the order of the plan.
         differences: Trained methods against the baseline control, on the same images.
+        unedited: Images whose caption was to be edited and could not be: their fidelity does not count.
     """
 
     folder: Path
     plan: Plan
     methods: dict[str, MethodSummary]
     differences: tuple[Difference, ...] = ()
+    unedited: int = 0
 
     @property
     def n(self) -> int:
@@ -117,17 +119,30 @@ def summarize_rows(folder: Path, plan: Plan, rows: Sequence[Row]) -> Summary:
     _check_pixels(rows)
     groups = by_method(rows)
     methods = {method.label: _method(method, plan.count, groups.get(method.label, [])) for method in plan.methods}
-    return Summary(folder, plan, methods, tuple(_differences(plan, groups)))
+    unedited = len({row["id"] for row in rows if row.get("unedited")})
+    return Summary(folder, plan, methods, tuple(_differences(plan, groups)), unedited)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """The facts for programs: run, n, failed, and mean, lo, hi, n by method and metric (null where undefined)."""
+    """The facts for programs: run, captions, n, failed, unedited, and mean, lo, hi, n (null where undefined).
+
+    `methods` has them by method and metric, `by_objects` by method, metric and the number of objects in the scene.
+    """
     return {
         "run": str(summary.folder),
+        "captions": summary.plan.captions,
         "n": summary.n,
         "failed": summary.failed,
+        "unedited": summary.unedited,
         "methods": {
             label: {name: _plain(value) for name, value in method.metrics.items()}
+            for label, method in summary.methods.items()
+        },
+        "by_objects": {
+            label: {
+                name: {str(number): _plain(value) for number, value in group.items()}
+                for name, group in method.by_objects.items()
+            }
             for label, method in summary.methods.items()
         },
     }
@@ -157,7 +172,7 @@ def _method(method: MethodPlan, count: int, rows: Sequence[Row]) -> MethodSummar
     bad = [row for row in rows if failed(row)]
     names = ordered({name for row in good for name in row if name not in META})
     by_objects = {}
-    for name in BY_OBJECTS:
+    for name in FIDELITY:
         numbers = sorted({row["objects"] for row in good if row.get("objects") and row.get(name) is not None})
         if numbers:
             by_objects[name] = {k: interval(_values(name, [r for r in good if r["objects"] == k])) for k in numbers}

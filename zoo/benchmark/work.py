@@ -11,7 +11,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from zoo.batch import finish_batch
 from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.benchmark.store import Row
 from zoo.compose import to_uint8
-from zoo.data.masked import Judge
+from zoo.data.base import OWN, Judge
 from zoo.errors import DataError, ZooError
 from zoo.keyed import key
 from zoo.metrics import per_image
@@ -170,15 +170,26 @@ class Bench:
                 continue
             picture = Picture(pictures[0][k], pictures[1][k])
             try:
-                verdict = self.judge(item["id"], picture.composite, holes[k]) if self.judge else {}
+                verdict = self._judged(item, picture.composite, holes[k])
             except Exception as error:
                 results[place] = failure(self.plan, self.method, item["id"], f"judge: {describe(error)}", item)
                 continue
             numbers = {name: float(value[k]) for name, value in values.items()} | verdict
-            row = self._row(item, numbers, float(holes[k].mean()), seconds)
+            row = self._row(item, numbers, float(holes[k].mean()), seconds, verdict)
             row |= {"image_hash": _digest(picture.truth), "mask_hash": _digest(holes[k])}
             results[place] = Measured(row, picture)
         return results
+
+    def _judged(self, item: Item, composite: NDArray[np.uint8], hole: NDArray[np.uint8]) -> dict[str, float]:
+        """What the judge says; nothing is to be said of an image whose caption was to be edited and could not be."""
+        if self.judge is None:
+            return {}
+        if self.plan.captions == OWN:
+            return self.judge(item["id"], composite, hole)
+        verdict = self.judge(item["id"], composite, hole, item["caption"])
+        if item["unedited"]:
+            return {name: value if name == "objects" else math.nan for name, value in verdict.items()}
+        return verdict
 
     @torch.no_grad()
     def _complete(self, items: list[Item]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -204,7 +215,7 @@ class Bench:
             raise DataError(f"the method returned {tuple(raw.shape)} and {tuple(image.shape)} for {tuple(truth.shape)}")
         return raw, image, truth, finished["mask"]
 
-    def _row(self, item: Item, numbers: dict[str, float], ratio: float, seconds: float) -> Row:
+    def _row(self, item: Item, numbers: dict[str, float], ratio: float, seconds: float, judged: Collection[str]) -> Row:
         row = identity(self.plan, self.method, item["id"], item)
         objects = numbers.pop("objects", None)
         row |= {"objects": None if objects is None else int(objects), "hole_ratio": round(ratio, 6)}
@@ -213,7 +224,12 @@ class Bench:
         undefined = {}
         for name, value in numbers.items():
             row[name] = value if math.isfinite(value) else None
-            if not math.isfinite(value):
+            if math.isfinite(value):
+                continue
+            if name in judged and math.isnan(value):
+                unedited = item.get("unedited")
+                undefined[name] = f"unedited: {unedited}" if unedited else "the caption asks for nothing to be judged"
+            else:
                 undefined[name] = "the mask has no hole" if ratio == 0 else f"not finite ({value})"
         if undefined:
             row["undefined"] = undefined
@@ -222,7 +238,7 @@ class Bench:
 
 def identity(plan: Plan, method: MethodPlan, sample: str, item: Item | None = None) -> Row:
     """What a row is about."""
-    return {
+    row = {
         "id": sample,
         "method": method.label,
         "preset": method.preset,
@@ -234,6 +250,11 @@ def identity(plan: Plan, method: MethodPlan, sample: str, item: Item | None = No
         "seed": plan.seed,
         "guidance": list(plan.guidance),
     }
+    if plan.captions != OWN:
+        row["captions"] = plan.captions
+        if item and item.get("unedited"):
+            row["unedited"] = item["unedited"]
+    return row
 
 
 def failure(plan: Plan, method: MethodPlan, sample: str, error: str, item: Item | None = None) -> Measured:

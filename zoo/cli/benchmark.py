@@ -75,12 +75,15 @@ def _show(meter: Meter, done: int, total: int, label: str) -> None:
 
 
 def _announce(plan: Plan) -> None:
+    from zoo.data.base import OWN
+
     for method in plan.methods:
         trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}, {_near(method.weights)}"
         print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}", file=sys.stderr)
     for name, reason in plan.left_out.items():
         print(f"zoo benchmark: {name} is left out: {reason}", file=sys.stderr)
-    images = f"{plan.count} images of {plan.dataset}, {plan.mask} masks, {plan.size} pixels"
+    captions = f", {plan.captions} captions" if plan.captions != OWN else ""
+    images = f"{plan.count} images of {plan.dataset}, {plan.mask} masks{captions}, {plan.size} pixels"
     print(f"zoo benchmark: {images}", file=sys.stderr)
 
 
@@ -112,6 +115,7 @@ def plan_options(arguments: Namespace) -> dict[str, Any]:
         "size": arguments.size,
         "seed": arguments.seed,
         "guidance": tuple(_names(arguments.guidance) or ()) or None,
+        "captions": arguments.captions,
         "data_root": arguments.root,
         "data_options": _data_options(arguments) or None,
         "split": arguments.split,

@@ -185,6 +185,7 @@ def benchmark_parser() -> Parser:
     add("--split", metavar="NAME", help="test (default), val or train")
     add("--seed", metavar="N", type=not_negative, help="of the methods' own noise")
     add("--guidance", metavar="A,B", help="edge, segmentation: show these whole")
+    add("--captions", metavar="RULE", help="own (default), deranged: another scene's, recoloured: another colour word")
     add("--set", metavar="K=V", action="append", default=[], help="a method's sampling option: ecdm.steps=50")
     add("--data.root", metavar="DIR", dest="root", help="where the dataset is")
     add("--data.mask_root", metavar="DIR", dest="mask_root", help="folder: where the masks are")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 ObjectRule = Literal["largest", "grown"]
 SPLITS = ("train", "val", "test")
+OWN = "own"
+"""The caption rule that edits nothing."""
 
 
 def _no_boxes() -> NDArray[np.float32]:
@@ -38,6 +40,18 @@ class Sample:
     segments: NDArray[np.bool_] | None = None
     segmentation: NDArray[np.uint8] | None = None
     mask: NDArray[np.uint8] | None = None
+
+
+class EditedCaption(NamedTuple):
+    """What became of a caption.
+
+    Attributes:
+        text: The caption to give.
+        reason: Why it could not be edited, and `text` is the image's own; empty where it was edited.
+    """
+
+    text: str
+    reason: str = ""
 
 
 class Dataset(Protocol):
@@ -71,5 +85,50 @@ class Dataset(Protocol):
 
         Raises:
             DataError: The image or its annotation cannot be read; the message names the file.
+        """
+        ...
+
+
+class Judge(Protocol):
+    """Optional method `judge` of a dataset: what it can say of a completed image by itself."""
+
+    def __call__(
+        self, sample_id: str, composite: NDArray[np.uint8], mask: NDArray[np.uint8], caption: str | None = None
+    ) -> dict[str, float]:
+        """Metrics of a composite, NaN where one does not apply, and `objects`, a count; empty where nothing applies.
+
+        Args:
+            sample_id: The image's id.
+            composite: H x W x 3 uint8.
+            mask: H x W uint8 in {0, 1}, 1 = hole.
+            caption: The text the method was given, where that is not the image's own. Only a dataset that edits
+                captions is asked with one.
+        """
+        ...
+
+
+class CaptionEditor(Protocol):
+    """Optional half of a dataset whose every sample has a caption: captions that say something else than the picture.
+
+    Attributes:
+        caption_edits: The names of the edits it knows, besides `own`.
+    """
+
+    caption_edits: ClassVar[tuple[str, ...]]
+
+    def edit_caption(
+        self, edit: str, sample: Sample, caption: str, mask: NDArray[np.uint8], seed: int
+    ) -> EditedCaption:
+        """The caption to give in place of an image's own, keyed by the seed and the id.
+
+        Args:
+            edit: One of `caption_edits`.
+            sample: The image.
+            caption: Its own caption.
+            mask: H x W uint8 in {0, 1}, 1 = hole: an `object` mask.
+            seed: The seed of the plan.
+
+        Raises:
+            UsageError: The hole does not take exactly one whole object.
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.data.base import Dataset, Sample
+from zoo.data.base import OWN, CaptionEditor, Dataset, Judge, Sample
 from zoo.data.cache import Cache
-from zoo.errors import DataError, UsageError, ZooError
+from zoo.errors import DataError, UsageError, ZooError, unknown_name
 from zoo.keyed import key, numpy_generator
 from zoo.masks import Canvas, draw_mixture, parse_mixture
 
 Item = dict[str, Any]
-Judge = Callable[[str, NDArray[np.uint8], NDArray[np.uint8]], dict[str, float]]
 CaptionRule = Literal["first", "keyed"]
 
 
@@ -43,6 +42,42 @@ def judge_of(dataset: Dataset, mask: str) -> Judge | None:
     over the few images from which a whole object happens to be missing.
     """
     return getattr(dataset, "judge", None) if "object" in parse_mixture(mask).kinds else None
+
+
+def editor_of(dataset: Dataset, captions: str, mask: str) -> CaptionEditor | None:
+    """The dataset where it is to edit captions, None where they stay the images' own.
+
+    Only under `object` masks: an edit is about the object that the hole takes, and every image must have one.
+
+    Args:
+        dataset: Where samples come from.
+        captions: `own`, or an edit that the dataset knows.
+        mask: The mask kind, or mixture.
+
+    Raises:
+        UsageError: An unknown edit, a dataset that cannot edit captions, or masks that take no whole object.
+    """
+    if captions == OWN:
+        return None
+    edits: tuple[str, ...] = getattr(dataset, "caption_edits", ())
+    if not edits:
+        from zoo.data import dataset_class, names
+
+        able = [name for name in names() if hasattr(dataset_class(name), "caption_edits")]
+        raise UsageError(
+            f"dataset '{dataset.name}' cannot edit captions",
+            where=f"captions = {captions}",
+            remedy=f"datasets that can: {', '.join(able)}; elsewhere captions are '{OWN}'",
+        )
+    if captions not in edits:
+        raise unknown_name("kind of captions", captions, [OWN, *edits])
+    if set(parse_mixture(mask).kinds) != {"object"}:
+        raise UsageError(
+            "captions are edited only under object masks",
+            where=f"captions = {captions}, mask = {mask}",
+            remedy=f"choose the mask `object`, or captions '{OWN}'",
+        )
+    return dataset  # type: ignore[return-value]  # `caption_edits` says that it is one
 
 
 class MaskedSet(torch.utils.data.Dataset[Item]):
@@ -79,8 +114,10 @@ class MaskedSet(torch.utils.data.Dataset[Item]):
         except (OSError, ValueError) as error:  # of a dataset that does not name its samples in errors
             raise DataError(f"sample '{self.dataset.ids[index]}' cannot be read: {error}") from error
 
-    def _item(self, sample: Sample, mask_seed: int, caption: int) -> Item:
-        mask = draw_mixture(self.mixture, canvas_of(self.dataset, sample), mask_seed)
+    def _draw(self, sample: Sample, seed: int) -> NDArray[np.uint8]:
+        return draw_mixture(self.mixture, canvas_of(self.dataset, sample), seed)
+
+    def _item(self, sample: Sample, mask: NDArray[np.uint8], caption: int) -> Item:
         item: Item = {"id": sample.id, "image": to_tensor(sample.image), "mask": torch.from_numpy(mask)[None]}
         if sample.captions:
             item["caption"] = sample.captions[caption]
@@ -92,26 +129,57 @@ class MaskedSet(torch.utils.data.Dataset[Item]):
 class EvaluationSet(MaskedSet):
     """One fixed mask and one fixed caption per image: a function of (dataset, id, mask, seed), whatever the order.
 
+    Where captions are edited, an item also holds `unedited` str: why its caption is the image's own all the same, empty
+    where it is not.
+
     Args:
         dataset: Where samples come from.
         mask: A mask kind or a mixture.
         seed: The seed of the plan.
         caption: Which caption stands for an image: its "first" (specification 4.4), or one "keyed" by seed and id.
         cache_mb: See `MaskedSet`.
+        captions: `own`, or an edit of the dataset's: `deranged`, `recoloured`.
+        masks: Masks made before by id, H x W in {0, 1}, in place of drawing them; what it lacks is drawn.
+
+    Raises:
+        UsageError: An unknown rule, or captions that cannot be edited here (see `editor_of`).
     """
 
     def __init__(
-        self, dataset: Dataset, mask: str, seed: int = 0, caption: CaptionRule = "first", cache_mb: float = 0.0
+        self,
+        dataset: Dataset,
+        mask: str,
+        seed: int = 0,
+        caption: CaptionRule = "first",
+        cache_mb: float = 0.0,
+        *,
+        captions: str = OWN,
+        masks: Mapping[str, NDArray[np.uint8]] | None = None,
     ) -> None:
         super().__init__(dataset, mask, seed, cache_mb)
         if caption not in ("first", "keyed"):
             raise UsageError(f"unknown caption rule '{caption}'", remedy="one of first, keyed")
-        self.caption = caption
+        self.caption, self.captions = caption, captions
+        self._editor = editor_of(dataset, captions, mask)
+        self._masks = {} if masks is None else masks
 
     def __getitem__(self, index: int) -> Item:
         sample = self._read(index)
         choice = 0 if self.caption == "first" else _choice(len(sample.captions), "caption", self.seed, sample.id)
-        return self._item(sample, self.seed, choice)
+        mask = self._mask(sample)
+        item = self._item(sample, mask, choice)
+        if self._editor is not None:
+            edited = self._editor.edit_caption(self.captions, sample, item["caption"], mask, self.seed)
+            item |= {"caption": edited.text, "unedited": edited.reason}
+        return item
+
+    def _mask(self, sample: Sample) -> NDArray[np.uint8]:
+        if sample.id not in self._masks:
+            return self._draw(sample, self.seed)
+        mask = np.array(self._masks[sample.id], np.uint8)
+        if mask.shape != sample.image.shape[:2]:
+            raise DataError(f"the mask is {mask.shape}, the image {sample.image.shape[:2]}", where=sample.id)
+        return mask
 
 
 class TrainingSet(MaskedSet):
@@ -139,7 +207,7 @@ class TrainingSet(MaskedSet):
         """The item at a position as the given epoch sees it."""
         sample = self._read(index)
         choice = _choice(len(sample.captions), "caption", self.seed, epoch, sample.id)
-        return self._item(sample, key("mask", self.seed, epoch), choice)
+        return self._item(sample, self._draw(sample, key("mask", self.seed, epoch)), choice)
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:

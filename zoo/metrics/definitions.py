@@ -67,15 +67,33 @@ DEFINITIONS: dict[str, Definition] = {
         4,
     ),
     "colour_fidelity": Definition(
-        "1 where the colour painted in place of the removed object is the one the caption names, else 0 (shapes only; "
-        "images from which no whole object was removed do not count)",
+        "1 where the colour painted in place of the removed object is the one it had, which the scene's own caption "
+        "names, else 0, whatever captions were given (shapes only; images from which no whole object was removed do "
+        "not count, nor do those whose caption was to be edited and could not be)",
         "higher",
         "",
         3,
     ),
     "shape_fidelity": Definition(
-        "1 where the shape painted in place of the removed object is the one the caption names, else 0 (shapes only; "
-        "images from which no whole object was removed do not count)",
+        "1 where the shape painted in place of the removed object is the one it had, which the scene's own caption "
+        "names, else 0, whatever captions were given (shapes only; images from which no whole object was removed do "
+        "not count, nor do those whose caption was to be edited and could not be)",
+        "higher",
+        "",
+        3,
+    ),
+    "colour_given": Definition(
+        "where captions are edited: 1 where the colour painted in place of the removed object is one that the given "
+        "caption names and that no object to be seen has, else 0 (shapes only; images whose caption names no such "
+        "colour, or could not be edited, do not count)",
+        "higher",
+        "",
+        3,
+    ),
+    "shape_given": Definition(
+        "where captions are edited: 1 where the shape painted in place of the removed object is one that the given "
+        "caption names and that no object to be seen has, else 0 (shapes only; images whose caption names no such "
+        "shape, or could not be edited, do not count)",
         "higher",
         "",
         3,

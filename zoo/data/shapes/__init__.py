@@ -7,6 +7,7 @@
 | `texture.py`  | the five kinds of background                                                           |
 | `draw.py`     | a scene to pixels: image, supports of the objects, segmentation                        |
 | `captions.py` | six sentences per scene, each naming every object                                      |
+| `edits.py`    | captions that say something else than the picture                                      |
 | `judge.py`    | caption fidelity: the colour and the shape of what was painted in the hole             |
 | `colour.py`   | the palette, and sRGB to CIE Lab and back                                              |
 | `dataset.py`  | all of it under the contract of `zoo.data.base.Dataset`                                |

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.base import ObjectRule, Sample
+from zoo.data.base import EditedCaption, ObjectRule, Sample
 from zoo.data.shapes.captions import captions
 from zoo.data.shapes.draw import boxes, draw, segmentation
+from zoo.data.shapes.edits import EDITS, Case
 from zoo.data.shapes.geometry import SHAPES
-from zoo.data.shapes.judge import judge_scene
+from zoo.data.shapes.judge import given_fidelity, judge_scene, removed_object
 from zoo.data.shapes.scene import Scene, draw_scene
 from zoo.errors import DataError, UsageError, unknown_name
 
@@ -61,6 +62,7 @@ class Shapes:
     name: ClassVar[str] = "shapes"
     object_rule: ClassVar[ObjectRule] = "grown"
     licence: ClassVar[str] = "drawn by this package, public domain (CC0)"
+    caption_edits: ClassVar[tuple[str, ...]] = tuple(EDITS)
 
     def __init__(
         self, split: str = "train", size: int = 64, count: int | None = None, root: str | Path | None = None
@@ -133,24 +135,59 @@ class Shapes:
             segmentation=segmentation(scene, segments),
         )
 
-    def judge(self, sample_id: str, composite: NDArray[np.uint8], mask: NDArray[np.uint8]) -> dict[str, float]:
+    def edit_caption(
+        self, edit: str, sample: Sample, caption: str, mask: NDArray[np.uint8], seed: int
+    ) -> EditedCaption:
+        """A caption that says something else of the removed object (see `zoo.data.shapes.edits`).
+
+        Args:
+            edit: One of `caption_edits`.
+            sample: A sample of this dataset.
+            caption: Its own caption.
+            mask: size x size uint8 in {0, 1}, 1 = hole.
+            seed: The seed of the plan.
+
+        Raises:
+            DataError: Not a sample of this dataset.
+            UsageError: An unknown edit, or a hole that does not take exactly one whole object.
+        """
+        if edit not in EDITS:
+            raise unknown_name("caption edit of shapes", edit, list(EDITS))
+        scene = _scene(sample.id)
+        removed = None if sample.segments is None else removed_object(sample.segments, mask)
+        if removed is None:
+            raise UsageError(
+                "captions are edited only under object masks: this hole does not take exactly one whole object",
+                where=sample.id,
+                remedy="use the mask `object`, or captions of the images' own",
+            )
+        return EDITS[edit](Case(scene, caption, removed, seed, len(self)))
+
+    def caption_texts(self) -> Iterator[str]:
+        """The captions of the first 4000 scenes, undrawn: they hold every word there is. All 20000 take seconds."""
+        for index in range(min(len(self), 4000)):
+            yield from captions(self.scene(index))
+
+    def judge(
+        self, sample_id: str, composite: NDArray[np.uint8], mask: NDArray[np.uint8], caption: str | None = None
+    ) -> dict[str, float]:
         """Caption fidelity of a composite (see `zoo.data.shapes.judge`).
 
         Args:
             sample_id: `shapes/test/000017`; any scene of any split, whatever the count of this dataset.
             composite: size x size x 3 uint8 sRGB.
             mask: size x size uint8 in {0, 1}, 1 = hole.
+            caption: The text the method was given, where that is not the scene's own.
 
         Returns:
-            `colour_fidelity` and `shape_fidelity`, 0 or 1, and `objects`, the number of objects in the scene; empty
-            where the hole does not take exactly one whole object.
+            `colour_fidelity` and `shape_fidelity`, 0 or 1, and `objects`, the number of objects in the scene; with a
+            caption also `colour_given` and `shape_given`, 0 or 1, NaN where the caption names none that is not to be
+            seen already. Empty where the hole does not take exactly one whole object.
 
         Raises:
             DataError: Not an id of this dataset, or arrays of another size or type.
         """
-        found = _ID.fullmatch(sample_id)
-        if found is None:
-            raise DataError(f"'{sample_id}' is not an id of shapes", remedy="ids look like shapes/test/000017")
+        scene = _scene(sample_id)
         wanted = (self.size, self.size)
         if composite.shape != (*wanted, 3) or composite.dtype != np.uint8 or mask.shape != wanted:
             raise DataError(
@@ -158,11 +195,20 @@ class Shapes:
                 f"not {composite.dtype} {composite.shape} and {mask.shape}",
                 where=sample_id,
             )
-        verdict = judge_scene(draw_scene(found[1], int(found[2])), composite, mask)
+        verdict = judge_scene(scene, composite, mask)
         if verdict is None:
             return {}
-        return {
+        fidelity = {
             "colour_fidelity": float(verdict.colour_fidelity),
             "shape_fidelity": float(verdict.shape_fidelity),
             "objects": float(verdict.objects),
         }
+        return fidelity if caption is None else fidelity | given_fidelity(scene, verdict, caption)
+
+
+def _scene(sample_id: str) -> Scene:
+    """The scene of an id, whatever its split and however many scenes a dataset has."""
+    found = _ID.fullmatch(sample_id)
+    if found is None:
+        raise DataError(f"'{sample_id}' is not an id of shapes", remedy="ids look like shapes/test/000017")
+    return draw_scene(found[1], int(found[2]))

@@ -9,12 +9,16 @@ Where a hole takes away one whole object and touches no other, two questions are
   nearer, in Lab, to the painted colour than to the background; where the painted colour is hardly other than the
   background (less than `VISIBLE`), nothing was painted.
 
+Where the caption that the method was given is another than the scene's own, the same colour and shape are held against
+that caption too (`given_fidelity`).
+
 The background is the scene's own: each pixel redrawn, and every mixture of its two tones.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -126,6 +130,31 @@ def judge_scene(scene: Scene, composite: NDArray[np.uint8], mask: NDArray[np.uin
         objects=len(scene.objects),
         ious={name: float(score) for name, score in zip(SHAPES, scores, strict=True)},
     )
+
+
+def given_fidelity(scene: Scene, verdict: Verdict, caption: str) -> dict[str, float]:
+    """Whether what was painted is what a caption asks for, whatever the scene had there.
+
+    A colour or shape that an object beside the hole has cannot be held against the caption: naming it may mean that
+    object.
+
+    Args:
+        scene: The scene of the image.
+        verdict: Of `judge_scene`.
+        caption: The text the method was given.
+
+    Returns:
+        `colour_given` and `shape_given`: 1 where the painted one is named in the caption and is on no visible object,
+        else 0; NaN where the caption names none such.
+    """
+    words = set(re.findall(r"[a-z]+", caption.lower()))
+    visible = [obj for place, obj in enumerate(scene.objects) if place != verdict.removed]
+    colours = words & set(COLOURS) - {obj.colour for obj in visible}
+    shapes = words & set(SHAPES) - {obj.shape for obj in visible}
+    return {
+        "colour_given": float(verdict.colour in colours) if colours else math.nan,
+        "shape_given": float(verdict.shape in shapes) if shapes else math.nan,
+    }
 
 
 def _eroded(support: Bools) -> Bools:
