@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import from its own level (itself) and from every level above it.
 LEVELS = [
     {"version", "errors", "batch", "keyed", "resources"},
-    {"compose"},
+    {"compose", "words"},
     {"masks", "metrics", "layers"},
     {"data"},
     {"module", "weights"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import zoo.weights
 from tests.test_module import batch, make
 from tests.toys import Toy
+from tests.toys_text import Speller
 from zoo.errors import WeightsError
 from zoo.models import load
 from zoo.weights import find_weights, load_weights, read_header, save_weights, sha256, write_atomically
@@ -31,6 +33,47 @@ def test_round_trip_keeps_everything_inference_needs(tmp_path: Path) -> None:
     assert torch.equal(again.complete(batch(), seed=1).raw, toy.complete(batch(), seed=1).raw)
     assert not again.training
     assert len(sha256(path)) == 64
+
+
+def test_the_vocabulary_is_stored_once_and_comes_back(tmp_path: Path) -> None:
+    words = ["red", "blue", "star"]
+    path = save_weights(Speller(vocabulary=words), tmp_path / "a.safetensors")
+    stored = json.loads(_metadata(path))
+    assert stored["vocabulary"] == words
+    assert stored["config"] == {"size": 32, "lr": 0.1, "stage": ""}
+    header = read_header(path)
+    assert header.arguments == {**header.config, "vocabulary": words}
+    again = load_weights(path)
+    assert again.hparams["vocabulary"] == words
+    second = save_weights(again, tmp_path / "b.safetensors")
+    assert second.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_files_with_the_vocabulary_among_the_arguments_are_read(both: bool, tmp_path: Path) -> None:
+    words = ["red", "blue", "star"]
+    path = save_weights(Speller(vocabulary=words), tmp_path / "a.safetensors")
+    stored = json.loads(_metadata(path))
+    stored["config"]["vocabulary"] = words
+    stored["vocabulary"] = words if both else []
+    save_file(load_file(path), tmp_path / "older.safetensors", {"zoo": json.dumps(stored)})
+    assert read_header(tmp_path / "older.safetensors") == read_header(path)
+    assert load_weights(tmp_path / "older.safetensors").hparams["vocabulary"] == words
+
+
+def test_a_vocabulary_that_is_no_list_of_words_is_an_argument_like_any_other(tmp_path: Path) -> None:
+    path = save_weights(Counted(vocabulary=7), tmp_path / "a.safetensors")
+    header = read_header(path)
+    assert (header.config["vocabulary"], header.vocabulary) == (7, [])
+    assert load_weights(path).hparams["vocabulary"] == 7
+
+
+class Counted(Toy):
+    """A method to whose constructor `vocabulary` is a number."""
+
+    def __init__(self, vocabulary: int = 3) -> None:
+        super().__init__()
+        self.save_hyperparameters()
 
 
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ compositing, iterations, clipping, accumulation, validation and what a checkpoin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -149,6 +149,27 @@ class InpaintingModule(LightningModule):
             self.train(was_training)
         raw = unpad(raw, *batch["image"].shape[-2:]).clamp(0.0, 1.0)
         return Completed(raw, composite(raw, batch["image"], batch["mask"]))
+
+    @classmethod
+    def vocabulary_for(cls, arguments: Mapping[str, Any], captions: Callable[[], Iterable[str]]) -> list[str]:
+        """The words `zoo fit` passes to a constructor that takes `vocabulary` and is configured without one.
+
+        They are saved with the run and travel in the header of its weights. A constructor without `vocabulary` is
+        never asked; one with it gives it the default `()`, so that a configuration may leave it out.
+
+        Args:
+            arguments: The constructor's other arguments, as configured.
+            captions: Gives the training captions anew at each call; not called where they are not needed.
+
+        Returns:
+            Words for `zoo.words.WordTokenizer`; empty where this configuration goes without.
+
+        Raises:
+            UsageError: There is no word in the captions.
+        """
+        from zoo.words import vocabulary
+
+        return vocabulary(captions())
 
     # --- taking a step ---------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Header:
     Attributes:
         class_path: The dotted path of the method's class.
         preset: `nano`, `paper` or a name of your own.
-        config: Constructor arguments, plain types.
+        config: Constructor arguments, plain types, without the vocabulary.
         provenance: Command, seed, code version, data, figures; free form.
         licence: Under which terms the weights may be used.
         vocabulary: The words of a word-level tokenizer; empty where there is none.
@@ -54,6 +54,11 @@ class Header:
 
         return next((name for name, path in MODELS.items() if path == self.class_path), self.class_path)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor takes: `config`, and `vocabulary` where there is one."""
+        return self.config | ({"vocabulary": list(self.vocabulary)} if self.vocabulary else {})
+
 
 def constructor_arguments(module: InpaintingModule) -> dict[str, Any]:
     """The saved hyperparameters that the constructor takes (Lightning adds keys of its own)."""
@@ -65,6 +70,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def _parted(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Constructor arguments without their vocabulary, and the vocabulary; a `vocabulary` of another kind stays."""
+    words = config.get("vocabulary")
+    if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+        return {name: value for name, value in config.items() if name != "vocabulary"}, words
+    return dict(config), []
 
 
 def save_weights(
@@ -93,14 +106,14 @@ def save_weights(
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     path = Path(path)
     cls = type(module)
-    config = constructor_arguments(module)
+    config, vocabulary = _parted(constructor_arguments(module))
     header = Header(
         class_path=_class_path(cls),
         preset=preset,
         config=config,
         provenance=provenance or {},
         licence=licence,
-        vocabulary=list(config.get("vocabulary") or []),
+        vocabulary=vocabulary,
     )
     # One key alone: safetensors writes several in an order of its own, and the same weights would differ in bytes.
     content = save(state, metadata={_KEY: json.dumps({"format": FORMAT, **asdict(header)}, sort_keys=True)})
@@ -161,6 +174,9 @@ def parse_header(metadata: Mapping[str, str], where: str) -> Header:
         content = json.loads(metadata[_KEY])
         if content.pop("format") != FORMAT:
             raise KeyError("format")
+        # Older files have the vocabulary in both places.
+        content["config"], inside = _parted(content["config"])
+        content["vocabulary"] = inside or content.get("vocabulary", [])
         return Header(**content)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
@@ -191,7 +207,7 @@ def load_weights(path: str | Path, expect: str | None = None) -> InpaintingModul
             where=str(path),
             remedy=f"name the method they belong to (--model {header.method})",
         )
-    module = resolve(header.class_path)(**header.config)
+    module = resolve(header.class_path)(**header.arguments)
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in load_file(str(path)).items()}
     missing = sorted(set(module.exported_state()) - set(state))
     unexpected = sorted(set(state) - set(module.state_dict()))

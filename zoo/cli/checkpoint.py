@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
 from zoo.cli.interrupt import Stopped
+from zoo.errors import WeightsError
 
 AGREE_EVERY = 8  # batches between two looks of several processes at each other's signals
 
@@ -124,6 +126,26 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._generators = checkpoint.get("generators")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; its tensors are read from the disk when they are looked at.
+
+    Raises:
+        WeightsError: There is no such file, or it is no checkpoint.
+    """
+    if not path.is_file():
+        raise WeightsError("there is no such checkpoint", where=str(path), remedy="check the path")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (EOFError, RuntimeError, ValueError, UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(
+            f"the checkpoint cannot be read: {reason}", where=str(path), remedy="resume from another, or train anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError("this is no checkpoint of a training run", where=str(path), remedy="resume from another")
+    return content
 
 
 def _generators() -> dict[str, Tensor]:

@@ -25,16 +25,23 @@ def run_evaluation(argv: Sequence[str]) -> int:
     from zoo.batch import check_needs
     from zoo.cli.callbacks import PredictionWriter
     from zoo.cli.lightning import ZooCLI, quiet
+    from zoo.cli.vocabulary import adopt
     from zoo.models import resolve
+    from zoo.weights import load_weights, read_header
 
     verb = argv[0]
     quiet()
     cli = ZooCLI(argv[1:])
     cls = resolve(cli.class_path)
     weights = _weights(cli, cls)
+    loaded = None
+    if weights is not None:
+        print(f"weights: {weights}", file=sys.stderr)
+        loaded = load_weights(weights, expect=cli.class_path)
+    adopt(cli, cls, read_header(weights).vocabulary if weights else [])
     callbacks = [PredictionWriter(cli.run_folder / "predictions")] if verb == "predict" else []
     cli.build(callbacks, cli.run_folder, logger=False)
-    module = _load(cli, weights)
+    module: InpaintingModule = cli.model if loaded is None else loaded
     check_needs(module.needs, cli.datamodule.provides, cli.method, cli.config.data.name)
     options: dict[str, Any] = {"datamodule": cli.datamodule}
     if cli.config.ckpt_path:
@@ -86,13 +93,3 @@ def _weights(cli: ZooCLI, cls: type[InpaintingModule]) -> Path | None:
         remedy = f"zoo fit --model {cli.method}, or --preset nano, or --weights FILE"
         raise WeightsError(f"no '{config.preset}' weights of '{cli.method}' are here", remedy=remedy)
     return path
-
-
-def _load(cli: ZooCLI, weights: Path | None) -> InpaintingModule:
-    from zoo.weights import load_weights
-
-    if weights is None:
-        module: InpaintingModule = cli.model
-        return module
-    print(f"weights: {weights}", file=sys.stderr)
-    return load_weights(weights, expect=cli.class_path)

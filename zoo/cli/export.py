@@ -55,6 +55,8 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
     print(f"weights: {path}")
     if samples.batch is not None:
         print(f"samples: {save_samples(module, samples.batch, folder.parent / 'samples.png')}")
+        if "caption" in module.needs:
+            print(f"captions: {save_captions(samples.batch, folder.parent / 'samples.txt')}, a line for each column")
 
 
 def provenance(
@@ -128,4 +130,18 @@ def save_samples(module: InpaintingModule, batch: Batch, path: Path) -> Path:
     rows = [hide(batch["image"], batch["mask"]), completed, batch["image"]]
     sheet = torch.cat([torch.cat(list(to_uint8(row)), dim=2) for row in rows], dim=1)
     save_png(np.ascontiguousarray(sheet.permute(1, 2, 0).numpy()), path)
+    return path
+
+
+def save_captions(batch: Batch, path: Path) -> Path:
+    """Writes the captions of a sheet of images, a line for each column.
+
+    Args:
+        batch: The samples of the sheet.
+        path: The text file.
+    """
+    from zoo.weights import write_atomically
+
+    lines = [" ".join(caption.split()) + "\n" for caption in batch["caption"]]
+    write_atomically(path, "".join(lines).encode())
     return path

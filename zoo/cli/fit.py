@@ -83,15 +83,21 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
         stage: One of `cls.stages`.
         command: What was typed, for the provenance and for the advice on how to resume.
     """
+    from zoo.cli.checkpoint import CommandLineWins
     from zoo.cli.export import finish
+    from zoo.cli.lightning import SaveRunConfig
+    from zoo.cli.vocabulary import settle
 
     folder = run / stage
     checkpoint = find_checkpoint(cli.config.resume or cli.config.ckpt_path, run, stage, cls.stages)
     _refuse_unfinished(folder, checkpoint, command)
     if len(cls.stages) > 1:
         cli.config.model["init_args"]["stage"] = stage
+    recorded = cli.config.clone()
+    vocabulary = settle(cli, cls, run, stage, checkpoint)
     changed = _differences(cli, checkpoint)
-    _build(cli, run, stage, changed, f"go on with: {_resume_command(command)}")
+    saver = SaveRunConfig(cli.parser, recorded, run, vocabulary)
+    _build(cli, run, stage, [CommandLineWins(changed), saver], f"go on with: {_resume_command(command)}")
     _check_data(cli)
     if checkpoint is None:
         _load_predecessors(cli.model, run, cls.stages[: cls.stages.index(stage)])
@@ -100,13 +106,12 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
         finish(cli, folder, stage, command)
 
 
-def _build(cli: ZooCLI, run: Path, stage: str, changed: list[str], advice: str) -> None:
+def _build(cli: ZooCLI, run: Path, stage: str, more: Sequence[Any], advice: str) -> None:
     from zoo.cli.callbacks import FitProgress, Samples
-    from zoo.cli.checkpoint import CommandLineWins, Ema, RunCheckpoint
-    from zoo.cli.lightning import SaveRunConfig
+    from zoo.cli.checkpoint import Ema, RunCheckpoint
 
     settings = cli.config.trainer
-    callbacks: list[Any] = [Samples(), CommandLineWins(changed), SaveRunConfig(cli.parser, cli.config, run)]
+    callbacks: list[Any] = [Samples(), *more]
     if cli.config.ema is not None:
         callbacks.append(Ema(cli.config.ema))
     if not settings.enable_progress_bar:
@@ -202,20 +207,26 @@ def _differences(cli: ZooCLI, checkpoint: Path | None) -> list[str]:
     """Which settings the command line changes against the checkpoint; they are printed, and the command line wins."""
     if checkpoint is None:
         return []
-    import torch
+    from zoo.cli.checkpoint import read_checkpoint
 
-    saved = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    saved = read_checkpoint(checkpoint)
     arguments = cli.config.model.get("init_args")
     before, now = saved.get("hyper_parameters", {}), arguments.as_dict() if arguments else {}
     changed = sorted(name for name in now if name in before and _plain(before[name]) != _plain(now[name]))
     for name in changed:
-        print(f"zoo fit: {name} was {before[name]}, is now {now[name]} (the command line wins)", file=sys.stderr)
+        was, new = (_said(name, values[name]) for values in (before, now))
+        print(f"zoo fit: {name} was {was}, is now {new} (the command line wins)", file=sys.stderr)
     print(f"zoo fit: resuming at iteration {saved.get('global_step')} from {checkpoint}", file=sys.stderr)
     return changed
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else value
+
+
+def _said(name: str, value: Any) -> Any:
+    """A setting for a line of text; of a vocabulary how large it is, for it may have thousands of words."""
+    return f"{len(value)} words" if name == "vocabulary" and isinstance(value, list | tuple) else value
 
 
 def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str]) -> None:

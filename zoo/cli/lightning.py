@@ -15,6 +15,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 
 from zoo.cli.expand import NO_RECIPE, run_name
+from zoo.cli.vocabulary import FILE as VOCABULARY
+from zoo.cli.vocabulary import Vocabulary
 from zoo.data.module import InpaintingData
 from zoo.errors import UsageError
 from zoo.models import MODELS
@@ -36,11 +38,25 @@ OURS = ("out", "preset", "stage", "resume", "ema", "weights", "ckpt_path", "save
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes RUN/config.yaml when training starts; a resumed run replaces it."""
+    """Writes RUN/config.yaml, and RUN/vocabulary.json beside it, when training starts; a resumed run replaces them.
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, **kwargs: Any) -> None:
+    Args:
+        parser: What reads the configuration again.
+        config: The configuration; without a vocabulary that `zoo fit` has found, which would be most of the file.
+        folder: RUN.
+        vocabulary: The words that `zoo fit` has found, if any.
+    """
+
+    def __init__(
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        folder: Path,
+        vocabulary: Vocabulary | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
-        self.folder = folder
+        self.folder, self.vocabulary = folder, vocabulary
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -49,6 +65,8 @@ class SaveRunConfig(SaveConfigCallback):
         for name in ("resume", "stage", "ckpt_path", "weights"):  # of this command, not of the run
             kept[name] = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.vocabulary is not None:
+            self.vocabulary.save(self.folder / VOCABULARY)
         self.parser.save(kept, self.folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
 
 
@@ -65,6 +83,7 @@ class ZooCLI(LightningCLI):
     def __init__(self, argv: Sequence[str]) -> None:
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         self.argv = list(argv)
+        self._data: InpaintingData | None = None
         super().__init__(
             model_class=InpaintingModule,
             datamodule_class=InpaintingData,
@@ -100,6 +119,12 @@ class ZooCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Nothing yet: see `build`."""
 
+    def open_data(self) -> InpaintingData:
+        """The datamodule, where its captions are wanted before the method can be built; `build` keeps it."""
+        if self._data is None:
+            self._data = InpaintingData(**self.config.data.as_dict())
+        return self._data
+
     def build(self, callbacks: Sequence[Any], folder: Path, logger: bool) -> None:
         """Builds the datamodule, the method and the trainer.
 
@@ -110,6 +135,8 @@ class ZooCLI(LightningCLI):
         """
         self.callbacks, self._folder, self._log = list(callbacks), folder, logger
         super().instantiate_classes()
+        if self._data is not None:  # its annotations have been read, and need not be again
+            self.datamodule = self._data
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = {**self._get(self.config_init, "trainer", default={}), **kwargs}

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -133,6 +133,11 @@ class Coco:
             segments=whole[kept],
             segmentation=self._class_map(picture.shapes, layers, placed.size),
         )
+
+    def caption_texts(self) -> Iterator[str]:
+        """Every caption of every image, without reading one; see `InpaintingData.captions`."""
+        for picture in self.pictures:
+            yield from picture.captions
 
     def _class_map(
         self, shapes: Sequence[Shape], layers: Sequence[NDArray[np.bool_]], size: tuple[int, int]

@@ -12,7 +12,7 @@ Otherwise every split is all of ROOT.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,6 +107,11 @@ class Folder:
             mask = placed.mask(whole)
         captions = self.captions.get(name, ())
         return Sample(id=self._ids[index], image=placed.image(image), captions=captions, mask=mask)
+
+    def caption_texts(self) -> Iterator[str]:
+        """Every caption of every image, without reading one; see `InpaintingData.captions`."""
+        for name in self._names:
+            yield from self.captions.get(name, ())
 
 
 def _place(root: Path, split: str) -> tuple[str, Path]:

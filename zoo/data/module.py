@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from zoo.data.base import Dataset
 from zoo.data.edges import canny
 from zoo.data.loader import EvaluationLoader, Loader, TrainingLoader
 from zoo.data.masked import CaptionRule, EvaluationSet, TrainingSet, judge_of
-from zoo.errors import UsageError
+from zoo.errors import DataError, UsageError
 from zoo.masks import parse_mixture
 
 
@@ -108,6 +108,29 @@ class InpaintingData(LightningDataModule):
         """The keys of `zoo.batch.KEYS` that batches can hold. Opens the training set where none is open yet."""
         opened = next(iter(self._datasets.values()), None) or self.dataset("train")
         return opened.provides | {"image", "mask", "edge"}
+
+    def captions(self) -> Iterator[str]:
+        """The captions of the training split, in order, from which a vocabulary is made; none of other splits.
+
+        A dataset may define `caption_texts()`, which yields them without reading an image, and which may stop once
+        what it has yielded holds every word there is. Of others every sample is read.
+
+        Raises:
+            DataError: A sample cannot be read.
+        """
+        dataset = self.dataset("train")
+        if "caption" not in dataset.provides:
+            return
+        texts = getattr(dataset, "caption_texts", None)
+        if texts is not None:
+            yield from texts()
+            return
+        for index in range(len(dataset)):
+            try:
+                captions = dataset.sample(index).captions
+            except (OSError, ValueError) as error:  # of a dataset that does not name its samples in errors
+                raise DataError(f"sample '{dataset.ids[index]}' cannot be read: {error}") from error
+            yield from captions
 
     def setup(self, stage: str) -> None:
         """Opens the datasets of a stage, so that missing files stop a run before any work."""
