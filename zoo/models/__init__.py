@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MODELS = {
     "deepfill": "zoo.models.deepfill.DeepFill",
+    "cma": "zoo.models.cma.CMA",
 }
 CONTROLS = {
     "truth": "zoo.models.controls.Truth",

@@ -1,0 +1,41 @@
+"""How CMA is optimized (Sec. 3.2): which parameters decay, and how the learning rate warms up and falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+EXEMPT = ("v_mask", "cls_token", "position_embeddings")
+
+
+def parameter_groups(modules: Sequence[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels decay; biases, norms, embeddings and [Vmask] do not (as ViLT has it)."""
+    decayed: list[Tensor] = []
+    exempt: list[Tensor] = []
+    for module in modules:
+        tables = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        for name, parameter in module.named_parameters():
+            spared = parameter.ndim < 2 or id(parameter) in tables or name.endswith(EXEMPT)
+            (exempt if spared else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+
+
+class Warmup:
+    """The factor of the learning rate: linear warm-up, then constant, or linear down to zero.
+
+    Args:
+        warmup: Iterations of warm-up.
+        total: Iterations after which the factor is zero; None keeps it at 1.
+    """
+
+    def __init__(self, warmup: int, total: int | None = None) -> None:
+        self.warmup, self.total = warmup, total
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.total is None:
+            return 1.0
+        return max(0.0, (self.total - step) / max(1, self.total - self.warmup))
