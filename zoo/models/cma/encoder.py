@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import ViltConfig, ViltModel
 
 from zoo.errors import UsageError
 from zoo.words import Tokens
@@ -91,6 +90,8 @@ class VisionLanguageEncoder(nn.Module):
     """
 
     def __init__(self, words: int, options: EncoderOptions) -> None:
+        from transformers import ViltConfig, ViltModel  # takes seconds
+
         super().__init__()
         self.options = options
         config = ViltConfig(
