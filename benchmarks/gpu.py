@@ -9,6 +9,7 @@ command runs, and its figures mean nothing.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
@@ -20,9 +21,11 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from zoo.data.module import InpaintingData
-from zoo.models import build, recipe
+from zoo.models import build, recipe, resolve
+from zoo.words import SPECIAL, vocabulary
 
-METHODS = ("deepfill",)
+METHODS = ("deepfill", "cma")
+WORD_PIECES = 30_522 - len(SPECIAL)  # rows of ViLT's word table that are no special tokens
 
 
 def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
     data = {**recipe(name, preset)["data"], "name": "shapes", "root": None, "train_mask": "freeform,object,center"}
     data |= {k: settings[k] for k in ("batch_size", "size") if settings[k] is not None}
     changes = {"size": settings["size"]} if settings["size"] is not None else {}
-    module = build(name, preset, **changes)
+    module = build(name, preset, **changes, **_text(name, preset))
     trainer = Trainer(
         accelerator=settings["accelerator"], devices=1, precision=settings["precision"], max_steps=settings["steps"],
         limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -55,6 +58,18 @@ def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
         "images_per_second": clock.images_per_second(data["batch_size"]), "peak_mb": peak,
         "finite": all(bool(p.isfinite().all()) for p in module.parameters()),
     }  # fmt: skip
+
+
+def _text(name: str, preset: str) -> dict[str, Any]:
+    """What a method that reads captions is built with: random weights, and a word table of the true size."""
+    arguments = recipe(name, preset)["model"]["init_args"]
+    if "vocabulary" not in inspect.signature(resolve(name)).parameters:
+        return {}
+    words = vocabulary(InpaintingData("shapes").captions())
+    if arguments.get("tokenizer") == "word":
+        return {"vocabulary": words}
+    words += [f"filler{number}" for number in range(WORD_PIECES - len(words))]
+    return {"vocabulary": words, "tokenizer": "word", "pretrained": ""}
 
 
 class StepClock(Callback):

@@ -1,8 +1,9 @@
-"""Measures what the README shows and puts it there: `python -m benchmarks.publish [object freeform center]`.
+"""Measures what the README shows and puts it there: `python -m benchmarks.publish [NAME ...]`.
 
-For each mask: `zoo benchmark --dataset shapes --mask MASK` with the shipped weights, then into
-`benchmarks/results/shapes-MASK/`: the plan, the tables, the strip and all rows. Where the README has marks for
-a mask, the table between them is replaced. Nobody types a result.
+A name is a mask, or a mask and how captions are edited: `object`, `freeform`, `center`, `object-deranged`,
+`object-recoloured`. For each: `zoo benchmark --dataset shapes --mask MASK [--captions RULE]` with the shipped weights,
+then into `benchmarks/results/shapes-NAME/`: the plan, the tables, the strip and all rows. Where the README has
+marks for a name, the table between them is replaced. Nobody types a result.
 """
 
 from __future__ import annotations
@@ -16,37 +17,41 @@ from pathlib import Path
 
 from zoo.benchmark import make_plan, run, write_report
 from zoo.benchmark.store import constant, read_rows
+from zoo.data.shapes.edits import EDITS
 
 ROOT = Path(__file__).resolve().parents[1]
-MASKS = ("object", "freeform", "center")
+NAMES = ("object", "freeform", "center", "object-deranged", "object-recoloured")
 KEPT = ("plan.json", "summary.json", "table.md", "table.csv", "strip.png")
 
 
-def publish(mask: str) -> Path:
+def publish(name: str) -> Path:
     """Runs one benchmark and copies what is kept of it; returns the folder."""
-    target = ROOT / "benchmarks" / "results" / f"shapes-{mask}"
+    mask, _, captions = name.rpartition("-")
+    if captions not in EDITS:
+        mask, captions = name, "own"
+    target = ROOT / "benchmarks" / "results" / f"shapes-{name}"
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / f"shapes-{mask}"
-        result = run(make_plan("shapes", mask), folder)
+        folder = Path(place) / f"shapes-{name}"
+        result = run(make_plan("shapes", mask, captions=captions), folder)
         if not result.complete or result.failed:
-            raise SystemExit(f"{mask}: {result.failed} failed rows; nothing is published")
+            raise SystemExit(f"{name}: {result.failed} failed rows; nothing is published")
         write_report(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
-            shutil.copyfile(folder / name, target / name)
+        for file in KEPT:
+            shutil.copyfile(folder / file, target / file)
         rows = sorted((constant(row) for row in read_rows(folder)), key=lambda row: (row["method"], row["id"]))
         text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
         (target / "rows.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
-    for name in ("plan.json", "summary.json"):  # places on this machine say nothing to others
-        path = target / name
-        path.write_text(path.read_text().replace(str(folder), f"shapes-{mask}").replace(f"{ROOT}/", ""))
+    for file in ("plan.json", "summary.json"):  # places on this machine say nothing to others
+        path = target / file
+        path.write_text(path.read_text().replace(str(folder), f"shapes-{name}").replace(f"{ROOT}/", ""))
     return target
 
 
-def update_readme(mask: str, table: str) -> None:
-    """Replaces the table between the README's marks for a mask, where it has them."""
+def update_readme(name: str, table: str) -> None:
+    """Replaces the table between the README's marks for a name, where it has them."""
     path = ROOT / "README.md"
-    begin, end = f"<!-- table {mask}: begin -->", f"<!-- table {mask}: end -->"
+    begin, end = f"<!-- table {name}: begin -->", f"<!-- table {name}: end -->"
     before, found, rest = path.read_text().partition(begin)
     if found:
         path.write_text(f"{before}{begin}\n{table.strip()}\n{end}{rest.partition(end)[2]}")
@@ -54,12 +59,12 @@ def update_readme(mask: str, table: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
-    parser.add_argument("masks", nargs="*", help="of the built-in scenes; all three where none is named")
+    parser.add_argument("names", nargs="*", help=f"all where none is named: {', '.join(NAMES)}")
     arguments = parser.parse_args(argv)
-    for mask in arguments.masks or MASKS:
-        folder = publish(mask)
+    for name in arguments.names or NAMES:
+        folder = publish(name)
         print(folder.relative_to(ROOT))
-        update_readme(mask, (folder / "table.md").read_text())
+        update_readme(name, (folder / "table.md").read_text())
     return 0
 
 

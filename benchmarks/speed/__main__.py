@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("attention", "masks", "metrics", "transport", "cli")
-LIBRARIES = ("torch", "numpy", "opencv-python-headless", "torchmetrics", "pillow")
+LIBRARIES = ("torch", "numpy", "opencv-python-headless", "torchmetrics", "pillow", "pot")
 
 
 def machine() -> dict[str, Any]:

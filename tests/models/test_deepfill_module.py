@@ -336,22 +336,3 @@ def test_weights_travel_without_the_discriminator(tmp_path: Path) -> None:
     assert not any(name.startswith("discriminator") for name in module.exported_state())
     again = load_weights(path, expect="deepfill")
     assert torch.equal(again.complete(scenes()).raw, module.complete(scenes()).raw)
-
-
-# --- the card ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_card_lists_every_deviation() -> None:
-    folder = Path(resolve("deepfill").__module__.replace(".", "/")).parent
-    folder = Path(__file__).resolve().parents[2] / folder
-    marked = [
-        line.split("# Deviation:", 1)[1].strip().rstrip(".")
-        for path in sorted(folder.glob("*.py"))
-        for line in path.read_text().splitlines()
-        if "# Deviation:" in line
-    ]
-    card = (folder / "README.md").read_text()
-    table = card.split("## Deviations", 1)[1].split("\n## ", 1)[0]
-    listed = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:]
-    assert len(marked) > 10
-    assert sorted(listed) == sorted(marked)

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.cli.interrupt import Stopped
 from zoo.errors import WeightsError
@@ -207,7 +208,23 @@ class CommandLineWins(Callback):
         ]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.changed:
-            for optimizer, groups in zip(trainer.optimizers, self._fresh, strict=True):
+        schedulers = {id(c.scheduler.optimizer): c.scheduler for c in trainer.lr_scheduler_configs}
+        for optimizer, groups in zip(trainer.optimizers, self._fresh, strict=True):
+            scheduler = schedulers.get(id(optimizer))
+            if self.changed:
+                scheduled = ("lr",) if isinstance(scheduler, LambdaLR) else ()
                 for group, fresh in zip(optimizer.param_groups, groups, strict=True):
-                    group.update(fresh)
+                    group.update({k: v for k, v in fresh.items() if k not in scheduled})
+            if isinstance(scheduler, LambdaLR):
+                _reschedule(scheduler, [group["initial_lr"] for group in groups])
+
+
+def _reschedule(scheduler: LambdaLR, rates: list[float]) -> None:
+    """Puts the learning rates where this run's schedule has them: a checkpoint brings back its own base rates.
+
+    Where rates and length are those of the checkpoint, the same bits come out.
+    """
+    scheduler.base_lrs = rates
+    factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+    for group, rate, factor in zip(scheduler.optimizer.param_groups, rates, factors, strict=True):
+        group["initial_lr"], group["lr"] = rate, rate * factor

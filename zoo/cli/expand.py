@@ -108,7 +108,14 @@ def _model_options(verb: str, model: str | None, preset: str | None, data: str |
     recipe = resource(f"configs/model/{model}/{chosen}.yaml")
     reason = "as asked" if preset else f"{data or 'shapes'} implies it; --preset overrides"
     options = ["--config", str(recipe), "--preset", chosen]
-    return options, [f"{model}, preset {chosen} ({reason}), data {data or 'shapes'}"]
+    return options, [f"{model}, preset {chosen} ({reason}), data {data or _data_of(recipe)}"]
+
+
+def _data_of(recipe: Path) -> str:
+    """The dataset that a recipe names; read by line, as a parser of YAML takes longer to import than all of this."""
+    lines = recipe.read_text().splitlines()
+    inside = lines[lines.index("data:") + 1 :] if "data:" in lines else []
+    return next((line.split(":", 1)[1].strip() for line in inside if line.startswith("  name:")), "shapes")
 
 
 def _plain_options(verb: str, known: Namespace, data: str | None) -> list[str]:

@@ -112,7 +112,7 @@ class VisionLanguageEncoder(nn.Module):
         """Eq. 2: [T̂; V̂] = Trans-Enc([T̄; V̄]).
 
         Args:
-            image: B 3 H W in [-1, 1], H and W multiples of P; what lies in masked patches is not looked at.
+            image: B 3 H W in [-1, 1], H and W multiples of P, the hole zero; wholly masked patches are not looked at.
             masked: B N in [0, 1], see `masked_patches`.
             tokens: The captions.
         """
