@@ -92,12 +92,15 @@ class InpaintingModule(LightningModule):
         stages: Names of the training stages, in order.
         training_only: Submodules that completing an image does without; left out of exported weights.
         frozen: Submodules that are never trained; left out of checkpoints and exported weights.
+        starting: Constructor arguments that say what a training starts from; weights files do not hold them, so that
+            a training that starts from these weights keeps them.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
     stages: ClassVar[tuple[str, ...]] = ("inpaint",)
     training_only: ClassVar[tuple[str, ...]] = ()
     frozen: ClassVar[tuple[str, ...]] = ()
+    starting: ClassVar[tuple[str, ...]] = ()
     trainable: ClassVar[bool] = True
 
     def __init__(

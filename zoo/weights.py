@@ -106,7 +106,8 @@ def save_weights(
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     path = Path(path)
     cls = type(module)
-    config, vocabulary = _parted(constructor_arguments(module))
+    arguments = {name: value for name, value in constructor_arguments(module).items() if name not in cls.starting}
+    config, vocabulary = _parted(arguments)
     header = Header(
         class_path=_class_path(cls),
         preset=preset,

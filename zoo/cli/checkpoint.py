@@ -224,7 +224,7 @@ def _reschedule(scheduler: LambdaLR, rates: list[float]) -> None:
 
     Where rates and length are those of the checkpoint, the same bits come out.
     """
-    scheduler.base_lrs = rates
+    scheduler.base_lrs[:] = rates
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
     for group, rate, factor in zip(scheduler.optimizer.param_groups, rates, factors, strict=True):
         group["initial_lr"], group["lr"] = rate, rate * factor

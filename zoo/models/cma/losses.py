@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import UsageError
-from zoo.models.cma.transport import cosine_cost, marginals, solve
+from zoo.models.cma.transport import cosine_cost, marginals, solve, transport_cost
 
 ISD_KINDS = ("channel_softmax", "spatial_softmax", "mse", "cosine")
 EPS = 1e-8
@@ -86,8 +86,7 @@ def wpa(v_o: Tensor, t_o: Tensor, words: Tensor, solver: str = "ipot") -> Tensor
     """
     c = cosine_cost(v_o, t_o)
     a, b = marginals(words, v_o.shape[1])
-    T = solve(c, a, b, solver)
-    return (T * c).sum((1, 2))
+    return transport_cost(c, solve(c, a, b, solver))
 
 
 def contrastive_wpa(d_pos: Tensor, d_neg: Tensor, usable: Tensor, margin: float = 0.2) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -55,7 +56,7 @@ class CMA(InpaintingModule):
         vocabulary: Words, or word pieces, in the order of their ids.
         tokenizer: `wordpiece` (BERT's, with ViLT) or `word`.
         pretrained: Where a training takes ViLT from: a folder, a file, or a repository of the Hugging Face hub; empty
-            for random weights. Looked at by `zoo fit` alone; weights files hold the encoder themselves.
+            for random weights. Weights files hold the encoder itself instead.
         patch: P, side of a patch.
         table: Patches a side in the encoder's position table.
         hidden: e, width of the encoder.
@@ -95,7 +96,8 @@ class CMA(InpaintingModule):
         isd_tau: See `losses.isd`.
         isd_region: ISD counts `all` patches or the `masked` ones.
         align_special: Whether [CLS] and [SEP] take part in CMAD and WPA.
-        wpa_mode: `positive` (the paper's), or `contrastive` for training from scratch.
+        wpa_mode: `positive` (the paper's), or `contrastive` for training from scratch, against the captions of the
+            same batch in the same process.
         wpa_margin: See `losses.contrastive_wpa`.
         wpa_solver: `ipot` or `pot`.
         adv_start: Iterations before the adversarial game begins.
@@ -115,6 +117,7 @@ class CMA(InpaintingModule):
 
     needs: ClassVar[frozenset[str]] = frozenset({"image", "mask", "caption"})
     training_only: ClassVar[tuple[str, ...]] = ("critics", "teacher")
+    starting: ClassVar[tuple[str, ...]] = ("pretrained",)
 
     def __init__(
         self,
@@ -210,13 +213,13 @@ class CMA(InpaintingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step: encode the corrupted and the original image together, restore, then either side learns."""
-        I_gt, M = batch["image"] * 2.0 - 1.0, batch["mask"]
+        I_gt, M, iteration = batch["image"] * 2.0 - 1.0, batch["mask"], self.iteration
         x_m = hide(I_gt, M, 0.0)
         tokens = self._tokens(batch["caption"])
         encoded = self._encode(x_m, I_gt, M, tokens)
         I_r = self.generator(x_m, M, encoded["r"].patches)
         seen = I_r if self.options["adv_input"] == "raw" else composite(I_r, I_gt, M)
-        critics = dict(self.critics) if self.iteration >= self.options["adv_start"] else {}
+        critics = dict(self.critics) if iteration >= self.options["adv_start"] else {}
         terms: dict[str, Tensor] = {}
         for name, D in critics.items():
             with self.turn(name) as minimize:
@@ -233,7 +236,8 @@ class CMA(InpaintingModule):
                 x, counted = self._views(name, seen, M)
                 weighed[f"l_g_{name}"] = (self.options["gamma"], losses.adversarial_generator(D(x), counted))
             minimize(torch.stack([weight * loss for weight, loss in weighed.values()]).sum())  # Eq. 17
-        self._follow()
+        if self.iteration > iteration:
+            self._follow()
         terms |= {name: loss for name, (_, loss) in weighed.items()}
         self.log_terms("train", terms | self._monitor(encoded, tokens))
 
@@ -290,6 +294,8 @@ class CMA(InpaintingModule):
         d_pos = losses.wpa(o.patches, o.text, words, solver)
         if not self._contrastive:
             return d_pos.mean()
+        if len(ids) == 1:
+            rank_zero_warn("CMA's contrastive alignment needs other captions; a batch of one has none")
         n, others = encoded["n"], [ids[k - 1] for k in range(len(ids))]
         usable = torch.tensor([a != b for a, b in zip(ids, others, strict=True)], device=d_pos.device)
         d_neg = losses.wpa(n.patches, n.text, words.roll(1, 0), solver)
@@ -319,7 +325,8 @@ class CMA(InpaintingModule):
         if self.iteration % 100 == 0 and min(float(patches), float(across)) > COLLAPSED:
             rank_zero_warn(
                 f"all features of CMA's encoder point one way (cosine of patches {patches:.3f}, with words "
-                f"{across:.3f}): captions no longer matter. Set wpa_mode=contrastive, or teacher=frozen."
+                f"{across:.3f}): captions no longer matter. From scratch set wpa_mode=contrastive or a smaller lam; "
+                "from pretrained weights teacher=frozen."
             )
         return {"cosine_patches": patches, "cosine_text": across}
 
@@ -351,9 +358,12 @@ class CMA(InpaintingModule):
             )
         return word_pieces(source)
 
-    def setup(self, stage: str) -> None:
-        """Loads the pretrained encoder when a training starts; a checkpoint that is resumed has its own."""
-        if stage == "fit" and self.options["pretrained"] and not self.trainer.ckpt_path:
+    def on_fit_start(self) -> None:
+        """Loads the pretrained encoder when a training starts; a checkpoint that is resumed has its own.
+
+        Not in `setup`, where the trainer does not say yet that it resumes.
+        """
+        if self.options["pretrained"] and not self.trainer.ckpt_path:
             load_vilt(self.encoder.vilt, self.options["pretrained"])
             if self.teacher is not None:
                 self.teacher.load_state_dict(self.encoder.state_dict())
@@ -373,11 +383,25 @@ class CMA(InpaintingModule):
     def schedulers_by_name(self) -> dict[str, LRScheduler]:
         """Warm-up for all; after it encoder and generator decay, the discriminators stay."""
         warmup = self.options["warmup"]
-        total = int(self.trainer.estimated_stepping_batches) if self.options["decay"] == "linear" else None
+        total = self._total() if self.options["decay"] == "linear" else None
         made: dict[str, LRScheduler] = {}
         for name, optimizer in self.by_name.items():
-            made[name] = LambdaLR(optimizer, schedule.Warmup(warmup, total if name == "generator" else None))
+            made[name] = LambdaLR(optimizer, schedule.warm_up(warmup, total if name == "generator" else None))
         return made
+
+    def _total(self) -> int:
+        """Iterations of the whole training: Lightning's own estimate does not know of `accumulate`."""
+        trainer = self.trainer
+        endless = trainer.estimated_stepping_batches == float("inf")  # the call sets num_training_batches
+        if endless:
+            raise UsageError(
+                "a learning rate that falls linearly needs an end of the training",
+                remedy="--trainer.max_steps N, or --model.decay constant",
+            )
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            return trainer.max_steps
+        total = math.ceil(trainer.num_training_batches * trainer.max_epochs / self.accumulate)
+        return min(total, trainer.max_steps) if trainer.max_steps >= 0 else total
 
 
 def _check(options: Mapping[str, Any]) -> None:
@@ -387,5 +411,15 @@ def _check(options: Mapping[str, Any]) -> None:
     for name in ("down", "up", "critic"):
         if len(options[name]) != 5:
             raise UsageError(f"cma's {name} are the channels of five layers, not of {len(options[name])}")
+    if options["isd_kind"] == "spatial_softmax" and options["isd_region"] == "masked":
+        raise UsageError(
+            "a softmax over all patches has no divergence over some of them",
+            remedy="isd_region=all, or isd_kind=channel_softmax",
+        )
     if options["isd_tau"] <= 0:
         raise UsageError(f"isd_tau must be above 0, got {options['isd_tau']}")
+    if options["hidden"] % options["heads"]:
+        raise UsageError(f"hidden must be a multiple of heads, got {options['hidden']} and {options['heads']}")
+    adversarial = (options["global_adv"] or options["local_adv"]) and options["adv_start"] == 0
+    if not (adversarial or any(options[name] for name in ("recon", "cmad", "isd", "wpa"))):
+        raise UsageError("every loss of cma is off, or off until adv_start", remedy="leave one on from the start")

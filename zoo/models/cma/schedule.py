@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,20 +22,22 @@ def parameter_groups(modules: Sequence[nn.Module], weight_decay: float) -> list[
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
 
 
-class Warmup:
-    """The factor of the learning rate: linear warm-up, then constant, or linear down to zero.
+def warm_up(warmup: int, total: int | None = None) -> Callable[[int], float]:
+    """The factor of the learning rate by iteration: linear warm-up, then constant, or linear down to zero.
+
+    A function and not an object: PyTorch would keep an object's `total` in the checkpoint, and a finished training that
+    is made longer would go on at zero.
 
     Args:
         warmup: Iterations of warm-up.
         total: Iterations after which the factor is zero; None keeps it at 1.
     """
 
-    def __init__(self, warmup: int, total: int | None = None) -> None:
-        self.warmup, self.total = warmup, total
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        if self.total is None:
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if total is None:
             return 1.0
-        return max(0.0, (self.total - step) / max(1, self.total - self.warmup))
+        return max(0.0, (total - step) / max(1, total - warmup))
+
+    return factor
