@@ -136,7 +136,9 @@ def test_the_score_is_linear_in_normalized_weights() -> None:
     torch.testing.assert_close(score(x), x @ weights(score).T + score.bias)
 
 
-@pytest.mark.parametrize("make", [lambda: Conv(4, 6), lambda: EnlargingConv(4, 6), lambda: Score(6)], ids=str)
+@pytest.mark.parametrize(
+    "make", [lambda: Conv(4, 6), lambda: EnlargingConv(4, 6), lambda: Score(6)], ids=["conv", "enlarging", "score"]
+)
 def test_the_largest_singular_value_becomes_one(make: Callable[[], Any]) -> None:
     torch.manual_seed(0)
     layer = make()
@@ -151,7 +153,9 @@ def test_the_largest_singular_value_becomes_one(make: Callable[[], Any]) -> None
     assert torch.linalg.matrix_norm(matrix, 2).item() == pytest.approx(1.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("make", [first, down, same, up, lambda c, d: Output(c)], ids=str)
+@pytest.mark.parametrize(
+    "make", [first, down, same, up, lambda c, d: Output(c)], ids=["first", "down", "same", "up", "output"]
+)
 def test_every_convolution_of_a_block_is_normalized_or_none(make: Callable[..., Any]) -> None:
     for spectral in (True, False):
         block = make(4, 6, spectral=spectral) if make in (first, down, same, up) else Output(4, spectral)

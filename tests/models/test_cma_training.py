@@ -84,7 +84,7 @@ def parts(names: set[str]) -> set[str]:
         ("isd", {"teacher": "ema"}, [True], {"encoder"}, True),
         ("recon", {"teacher": "frozen", "wpa": True, "alpha": 0.0}, [True, False], {"encoder", "generator"}, True),
     ],
-    ids=str,
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_c8_each_loss_reaches_its_pass_of_the_encoder_and_its_networks(
     on: str,
