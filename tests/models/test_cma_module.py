@@ -58,6 +58,7 @@ def test_networks_have_five_layers(name: str, count: int) -> None:
         ({"isd_tau": 0.0}, "isd_tau"),
         ({"tokenizer": "wordpiece"}, "no WordPiece vocabulary"),
         ({"heads": 3}, "multiple of heads"),
+        ({"isd_kind": "spatial_softmax", "isd_region": "masked"}, "no divergence over some"),
         (NOTHING, "every loss of cma is off"),
         ({**NOTHING, "local_adv": True, "adv_start": 1}, "every loss of cma is off"),
     ],
@@ -156,6 +157,11 @@ def test_any_size_is_completed(height: int, width: int) -> None:
     assert completed.image.shape == (2, 3, height, width)
     assert completed.image.isfinite().all()
     assert torch.equal(completed.image[known], batch["image"][known])
+
+
+def test_an_image_of_one_patch_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least 16 pixels along one side"):
+        make().complete(scenes(2, 8, 7))
 
 
 def test_no_hole_returns_the_image_and_nothing_known_still_runs() -> None:
@@ -266,6 +272,7 @@ def test_the_pretrained_encoder_is_loaded_when_a_training_starts_and_never_again
     made = fit(module)
     made.save_checkpoint(tmp_path / "last.ckpt")
     path = save_weights(module, tmp_path / "weights.safetensors")
+    assert "pretrained" not in read_header(path).config
     (tmp_path / "vilt").rename(tmp_path / "gone")
     resumed = make(pretrained=str(tmp_path / "vilt"), lr=0.0)
     again = fit_on(resumed, tmp_path / "last.ckpt", max_steps=1)
