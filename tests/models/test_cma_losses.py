@@ -240,6 +240,14 @@ def test_eq_12_reconstruction_is_the_mean_error_over_the_whole_image() -> None:
     assert losses.reconstruction(I_r, I_gt, torch.zeros_like(M), hole=2.0).item() == pytest.approx(whole)
 
 
+def test_the_hole_of_each_sample_counts_alike() -> None:
+    I_gt, M = torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
+    M[0, :, 0, 0], M[1, :, 2:] = 1.0, 1.0
+    I_r = torch.stack([torch.full((3, 8, 8), 0.5), torch.full((3, 8, 8), 0.1)])
+    hole = losses.reconstruction(I_r, I_gt, M, hole=1.0) - losses.reconstruction(I_r, I_gt, M)
+    assert hole.item() == pytest.approx(0.3)
+
+
 def test_eq_13_to_16_the_adversarial_losses_are_hinges() -> None:
     real, fake = [0.5, 3.0, -1.0], [-0.5, -4.0, 2.0]
     D = sum(max(0.0, 1 - x) for x in real) / 3 + sum(max(0.0, 1 + x) for x in fake) / 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.fakes_cma import TINY, WORDS, arguments_of, changed, fit, logged, make, scenes, some, states, trainer
@@ -19,6 +19,7 @@ from zoo.errors import DataError, UsageError
 from zoo.models import recipe, resolve
 from zoo.models.cma import CMA
 from zoo.models.cma import module as implementation
+from zoo.models.cma.encoder import RULES, masked_patches
 from zoo.weights import load_weights, read_header, save_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,18 @@ def test_what_cannot_work_is_refused(change: dict[str, Any], text: str) -> None:
         make(**change)
 
 
+def test_sizes_and_readings_reach_their_parts() -> None:
+    module = make(mask_channel=False, prior_skip="all", critic_halvings=4, local_halvings=1, init_std=0.7, table=5)
+    image = torch.zeros(1, 3, 32, 32)
+    assert [module.critics[name].layers(image).shape[-1] for name in ("global", "local")] == [2, 16]
+    assert module.generator.down(image).shape == (1, 8, 4, 4)
+    assert len(module.generator.skips) == 5
+    assert module.encoder.v_mask.std() > 0.3
+    assert module.encoder.vilt.embeddings.position_embeddings.shape == (1, 26, 16)
+    assert (module.clip_norm, make(clip_norm=0.5, accumulate=3).clip_norm, module.multiple) == (1.0, 0.5, 8)
+    assert make(accumulate=3).accumulate == 3
+
+
 def test_captions_are_asked_for() -> None:
     assert CMA.needs == {"image", "mask", "caption"}
     batch = scenes()
@@ -107,7 +120,7 @@ SMALL_PIECES: dict[str, Any] = {"tokenizer": "wordpiece", "vocabulary": PIECES}
 
 
 def test_c5_nothing_in_the_hole_is_looked_at_and_known_pixels_stay_to_the_bit() -> None:
-    for rule in ("any", "all", "majority", "soft"):
+    for rule in RULES:
         module, batch = make(patch_rule=rule), scenes()
         completed = module.complete(batch)
         hole = (batch["mask"] > 0.5).expand_as(batch["image"])
@@ -131,11 +144,12 @@ def test_the_image_is_seen_and_the_caption_is_read() -> None:
     assert (module.complete(rolled).raw - raw).abs().max() > 1e-4
 
 
-def test_an_image_is_made_of_the_corrupted_pixels_and_the_encoders_patches() -> None:
-    module, batch = make().eval(), scenes()
+@pytest.mark.parametrize("rule", RULES)
+def test_an_image_is_made_of_the_corrupted_pixels_and_the_encoders_patches(rule: str) -> None:
+    module, batch = make(patch_rule=rule).eval(), scenes()
     x_m, M = (batch["image"] * 2 - 1) * (1 - batch["mask"]), batch["mask"]
     with torch.no_grad():
-        V = module.encoder(x_m, nn.functional.max_pool2d(M, 8).flatten(1), module._tokens(batch["caption"])).patches
+        V = module.encoder(x_m, masked_patches(M, 8, rule), module._tokens(batch["caption"])).patches
         expected = (module.generator(x_m, M, V) + 1) / 2
     torch.testing.assert_close(module.complete(batch).raw, expected)
 

@@ -104,7 +104,7 @@ def contrastive_wpa(d_pos: Tensor, d_neg: Tensor, usable: Tensor, margin: float 
 
 
 def reconstruction(I_r: Tensor, I_gt: Tensor, M: Tensor, hole: float = 0.0) -> Tensor:
-    """Eq. 12: mean |I_r - I_gt| over the whole image, plus `hole` times the same over the hole alone.
+    """Eq. 12: mean |I_r - I_gt| over the whole image, plus `hole` times the same over each sample's hole alone.
 
     Args:
         I_r: B 3 H W, restored, in [-1, 1].
@@ -115,7 +115,8 @@ def reconstruction(I_r: Tensor, I_gt: Tensor, M: Tensor, hole: float = 0.0) -> T
     difference = (I_r.float() - I_gt).abs()
     loss = difference.mean()
     if hole > 0:
-        loss = loss + hole * (difference * M).sum() / (3.0 * M.sum()).clamp_min(1.0)
+        # of each sample, or large holes would leave little weight to small ones
+        loss = loss + hole * ((difference * M).sum((1, 2, 3)) / (3.0 * M.sum((1, 2, 3))).clamp_min(1.0)).mean()
     return loss
 
 

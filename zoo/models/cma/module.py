@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -70,7 +69,9 @@ class CMA(InpaintingModule):
         up: Channels of the five layers of the up-sampling decoder.
         down_input: What Eq. 3 down-samples: `pixels`, `prior_image`, `both` or `tokens`.
         mask_channel: Whether pixels come with their mask.
-        prior_skip: V̂ enters the decoder at the `bottleneck` or at `all` layers.
+        prior_skip: V̂ enters the decoder at the `bottleneck`, at `all` layers, or at all as `subpixel` maps.
+        mask_skip: Whether every layer of the decoder is shown the mask.
+        spectral: Whether the generator's convolutions are under spectral normalization; the discriminators' always are.
         critic: Channels of the five layers of either discriminator.
         critic_halvings: Layers of the global discriminator that halve the size.
         local_halvings: Layers of the local discriminator that halve the size.
@@ -139,6 +140,8 @@ class CMA(InpaintingModule):
         down_input: str = "pixels",
         mask_channel: bool = True,
         prior_skip: str = "bottleneck",
+        mask_skip: bool = False,
+        spectral: bool = True,
         critic: Sequence[int] = (64, 128, 256, 512, 512),
         critic_halvings: int = 5,
         local_halvings: int = 5,
@@ -186,7 +189,8 @@ class CMA(InpaintingModule):
         self.tokenizer = make_tokenizer(tokenizer, vocabulary, text_length)
         sizes = EncoderOptions(patch, table, hidden, layers, heads, intermediate, text_length, init_std)
         self.encoder = VisionLanguageEncoder(len(self.tokenizer), sizes)
-        self.generator = Generator(GeneratorOptions(hidden, patch, down, up, down_input, mask_channel, prior_skip))
+        readings = GeneratorOptions(hidden, patch, down, up, down_input, mask_channel, prior_skip, mask_skip, spectral)
+        self.generator = Generator(readings)
         self.critics = torch.nn.ModuleDict()
         if global_adv:
             self.critics["global"] = Discriminator(critic, critic_halvings)
@@ -383,25 +387,11 @@ class CMA(InpaintingModule):
     def schedulers_by_name(self) -> dict[str, LRScheduler]:
         """Warm-up for all; after it encoder and generator decay, the discriminators stay."""
         warmup = self.options["warmup"]
-        total = self._total() if self.options["decay"] == "linear" else None
+        total = self.total_iterations() if self.options["decay"] == "linear" else None
         made: dict[str, LRScheduler] = {}
         for name, optimizer in self.by_name.items():
             made[name] = LambdaLR(optimizer, schedule.warm_up(warmup, total if name == "generator" else None))
         return made
-
-    def _total(self) -> int:
-        """Iterations of the whole training: Lightning's own estimate does not know of `accumulate`."""
-        trainer = self.trainer
-        endless = trainer.estimated_stepping_batches == float("inf")  # the call sets num_training_batches
-        if endless:
-            raise UsageError(
-                "a learning rate that falls linearly needs an end of the training",
-                remedy="--trainer.max_steps N, or --model.decay constant",
-            )
-        if trainer.max_epochs is None or trainer.max_epochs < 0:
-            return trainer.max_steps
-        total = math.ceil(trainer.num_training_batches * trainer.max_epochs / self.accumulate)
-        return min(total, trainer.max_steps) if trainer.max_steps >= 0 else total
 
 
 def _check(options: Mapping[str, Any]) -> None:
