@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 
-from tests.toys import Toy, loader
+from tests.toys import Coder, Toy, loader
 from zoo.batch import Batch
 from zoo.errors import UsageError, WeightsError
 from zoo.module import hide_truth, pad_batch
@@ -36,6 +36,14 @@ def make(seed: int = 0, **arguments: Any) -> Toy:
 
 def batch(size: int = 16) -> Batch:
     return next(iter(loader(size=size)))  # type: ignore[return-value]
+
+
+def test_a_method_is_not_stochastic_and_samples_as_it_completes_unless_it_says_so() -> None:
+    toy = make(noisy=True)
+    with toy.sampling():
+        inside = toy.complete(batch(), seed=1).image
+    assert torch.equal(inside, toy.complete(batch(), seed=1).image)
+    assert not Toy.stochastic
 
 
 def test_max_steps_counts_iterations_not_optimizer_steps(tmp_path: Path) -> None:
@@ -202,3 +210,32 @@ def test_wrong_arguments_are_refused() -> None:
 def test_validation_logs_metrics_over_images(tmp_path: Path) -> None:
     values = trainer(tmp_path).validate(make(), loader(count=6), verbose=False)[0]
     assert {"val/l1_hole", "val/psnr", "val/ssim"} <= set(values)
+
+
+def test_a_stage_that_cannot_complete_is_validated_by_its_own_figures(tmp_path: Path) -> None:
+    values = trainer(tmp_path).validate(Coder(), loader(count=6), verbose=False)[0]
+    assert values == {"val/even": 2.0, "val/number": 2.5}, "means over the samples that have a value"
+    last = trainer(tmp_path).validate(Coder(stage="inpaint"), loader(count=6), verbose=False)[0]
+    assert "val/l1_hole" in last
+    assert "val/number" not in last
+    with pytest.raises(NotImplementedError, match=r"Toy must define validate_batch\(batch\) for stage 'inpaint'"):
+        make().validate_batch(batch())
+
+
+def test_a_stage_that_cannot_complete_says_so() -> None:
+    assert make().completes
+    with pytest.raises(WeightsError, match="stage 'code' of Coder does not complete images") as found:
+        Coder().complete(batch())
+    assert "zoo fit --model Coder --stage inpaint" in found.value.remedy
+    with pytest.raises(WeightsError, match=r"of coder\.Coder does not") as found:
+        Coder().check_completes("a.safetensors", "coder.Coder")
+    assert found.value.where == "a.safetensors"
+    Coder(stage="inpaint").complete(batch())
+
+
+def test_weights_of_an_earlier_stage_leave_out_only_what_is_frozen() -> None:
+    early, last = (Coder(stage=stage).exported_state() for stage in Coder.stages)
+    assert set(last) == {"generator.weight", "generator.bias"}
+    everything = set(Coder().state_dict())
+    assert set(early) == {name for name in everything if not name.startswith("perceptual")}
+    assert any(name.startswith("discriminator") for name in early)

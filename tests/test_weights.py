@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 import zoo.weights
 from tests.test_module import batch, make
-from tests.toys import Toy
+from tests.toys import Coder, Toy
 from tests.toys_text import Speller
 from zoo.errors import WeightsError
 from zoo.models import load
-from zoo.weights import find_weights, load_weights, read_header, save_weights, sha256, write_atomically
+from zoo.weights import check_completes, find_weights, load_weights, read_header, save_weights, sha256, write_atomically
 
 
 def test_round_trip_keeps_everything_inference_needs(tmp_path: Path) -> None:
@@ -95,6 +95,22 @@ def test_weights_of_another_method_are_refused(tmp_path: Path) -> None:
     path = save_weights(make(), tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match=r"of 'tests\.toys\.Toy', not of"):
         load("deepfill", weights=path)
+
+
+def test_weights_of_a_stage_that_cannot_complete_are_taken_only_where_asked(tmp_path: Path) -> None:
+    early = save_weights(Coder(stage="code"), tmp_path / "a.safetensors")
+    for refused in (lambda: load_weights(early), lambda: check_completes(read_header(early), early)):
+        with pytest.raises(WeightsError, match=r"stage 'code' of tests\.toys\.Coder does not complete") as found:
+            refused()
+        assert found.value.where == str(early)
+        assert "--stage inpaint" in found.value.remedy
+    again = load_weights(early, any_stage=True)
+    assert again.stage == "code"
+    assert set(again.exported_state()) == set(load_file(early)) >= {"discriminator.bias"}
+    last = save_weights(Coder(stage="inpaint"), tmp_path / "b.safetensors")
+    check_completes(read_header(last), last)
+    assert set(load_file(last)) == {"generator.weight", "generator.bias"}
+    assert load_weights(last).stage == "inpaint"
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:

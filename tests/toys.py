@@ -62,6 +62,27 @@ class Toy(InpaintingModule):
         self.log_terms("train", {"loss": loss})
 
 
+class Coder(Toy):
+    """The same with a stage before, which trains the discriminator alone and cannot complete an image."""
+
+    stages: ClassVar[tuple[str, ...]] = ("code", "inpaint")
+
+    def __init__(self, size: int = 16, lr: float = 0.1, stage: str = "") -> None:
+        super().__init__(size=size, lr=lr)
+        self.save_hyperparameters()
+        self.stage = stage or self.stages[0]
+
+    @property
+    def completes(self) -> bool:
+        return self.stage == "inpaint"
+
+    def validate_batch(self, batch: Batch) -> dict[str, list[float]]:
+        if self.training or torch.is_grad_enabled():
+            raise ValueError("validation is without gradients, in evaluation mode")
+        numbers = [float(sample.rpartition("/")[2]) for sample in batch["id"]]
+        return {"number": numbers, "even": [n if n % 2 == 0 else float("nan") for n in numbers], "none": [float("nan")]}
+
+
 class Scenes(Dataset[dict[str, object]]):
     """Random images with one square hole, uint8, fixed by index."""
 

@@ -89,11 +89,13 @@ class InpaintingModule(LightningModule):
 
     Attributes:
         needs: Keys of the batch the method cannot do without; checked against the data before any work.
-        stages: Names of the training stages, in order.
-        training_only: Submodules that completing an image does without; left out of exported weights.
+        stages: Names of the training stages, in order; the weights of the last are the method's.
+        training_only: Submodules that completing an image does without; left out of the weights of the last stage, but
+            not of an earlier one's, from which a later stage takes them over.
         frozen: Submodules that are never trained; left out of checkpoints and exported weights.
         starting: Constructor arguments that say what a training starts from; weights files do not hold them, so that
             a training that starts from these weights keeps them.
+        stochastic: Whether, inside `sampling()`, another seed gives another completion.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
@@ -102,6 +104,7 @@ class InpaintingModule(LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     starting: ClassVar[tuple[str, ...]] = ()
     trainable: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
 
     def __init__(
         self, *, size: int, multiple: int = 8, stage: str = "", clip_norm: float = 0.0, accumulate: int = 1
@@ -119,6 +122,34 @@ class InpaintingModule(LightningModule):
         self._sums: dict[str, tuple[float, int]] = {}
 
     # --- completing an image ---------------------------------------------------------------------------------------
+
+    @property
+    def completes(self) -> bool:
+        """Whether the module of `self.stage` can complete images.
+
+        False for a stage that trains something else first, such as an autoencoder or a network that matches words with
+        regions. Such a stage is validated by `validate_batch`, leaves no sheet of samples, and its weights are refused
+        wherever images are to be completed.
+        """
+        return True
+
+    def check_completes(self, where: str = "", method: str = "") -> None:
+        """Refuses a module that cannot complete images.
+
+        Args:
+            where: The file its weights are from, for the error.
+            method: The name of the method as the command line knows it; the name of the class where empty.
+
+        Raises:
+            WeightsError: It is of a stage for which `completes` is False.
+        """
+        if not self.completes:
+            raise WeightsError(
+                f"stage '{self.stage}' of {method or type(self).__name__} does not complete images",
+                where=where,
+                remedy="train the last stage and take its weights: "
+                f"zoo fit --model {method or type(self).__name__} --stage {self.stages[-1]}",
+            )
 
     def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
         """The raw prediction, B 3 H W in [0, 1]; the one thing a method must write.
@@ -141,7 +172,9 @@ class InpaintingModule(LightningModule):
 
         Raises:
             DataError: The batch breaks the contract.
+            WeightsError: The module is of a stage that does not complete images.
         """
+        self.check_completes()
         check_batch(batch, self.needs)
         was_training = self.training
         self.eval()
@@ -152,6 +185,15 @@ class InpaintingModule(LightningModule):
             self.train(was_training)
         raw = unpad(raw, *batch["image"].shape[-2:]).clamp(0.0, 1.0)
         return Completed(raw, composite(raw, batch["image"], batch["mask"]))
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside it a method that gives its mean by default draws samples; every other method is as it was.
+
+        A method whose constructor takes the scale `k` of its deviation overrides this: a `k` of 0 is 1 inside, and 0
+        again afterwards, whatever was raised.
+        """
+        yield
 
     @classmethod
     def vocabulary_for(cls, arguments: Mapping[str, Any], captions: Callable[[], Iterable[str]]) -> list[str]:
@@ -193,6 +235,26 @@ class InpaintingModule(LightningModule):
     def iteration(self) -> int:
         """How many steps the leading optimizer has taken."""
         return int(self.trainer.global_step)
+
+    def total_iterations(self) -> int:
+        """Iterations of the whole training, for a learning rate that falls until its end.
+
+        Lightning's own estimate does not know of `accumulate`.
+
+        Raises:
+            UsageError: The training has no end.
+        """
+        trainer = self.trainer
+        endless = trainer.estimated_stepping_batches == float("inf")  # the call sets num_training_batches
+        if endless:
+            raise UsageError(
+                "a learning rate that falls linearly needs an end of the training",
+                remedy="--trainer.max_steps N, or --model.decay constant",
+            )
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            return trainer.max_steps
+        total = math.ceil(trainer.num_training_batches * trainer.max_epochs / self.accumulate)
+        return min(total, trainer.max_steps) if trainer.max_steps >= 0 else total
 
     @contextmanager
     def turn(self, name: str) -> Iterator[Callable[[Tensor], None]]:
@@ -262,17 +324,34 @@ class InpaintingModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_means("test")
 
+    def validate_batch(self, batch: Batch) -> Mapping[str, list[float]]:
+        """What validation measures in a stage that does not complete images (see `completes`).
+
+        Args:
+            batch: A validation batch with the whole truth, on this module's device; the module is in evaluation mode
+                and records no gradients.
+
+        Returns:
+            Values per sample by name, a list as long as the batch for each; NaN where one does not apply. Their means
+            over all samples of all processes are logged as `val/NAME`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define validate_batch(batch) for stage '{self.stage}'")
+
     def _evaluate(self, batch: Batch) -> None:
+        values = self._completion_scores(batch) if self.completes else self.validate_batch(batch)
+        for name, scores in values.items():
+            known = [score for score in scores if not math.isnan(score)]
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + sum(known), count + len(known))
+
+    def _completion_scores(self, batch: Batch) -> dict[str, list[float]]:
         completed = self.complete(batch)
         image, truth = to_uint8(completed.image), to_uint8(batch["image"])
         values = {k: v.tolist() for k, v in per_image(image, truth, batch["mask"], completed.raw).items()}
         judge = getattr(getattr(self.trainer, "datamodule", None), "judge", None)
         if judge is not None:
             values |= judge(batch, image)
-        for name, scores in values.items():
-            known = [score for score in scores if not math.isnan(score)]
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + sum(known), count + len(known))
+        return values
 
     def _log_means(self, split: str) -> None:
         """Means over all images of all processes.
@@ -322,8 +401,13 @@ class InpaintingModule(LightningModule):
         return result
 
     def exported_state(self) -> dict[str, Tensor]:
-        """The tensors that completing an image needs: neither `training_only` nor `frozen` submodules."""
-        left_out = (*self.training_only, *self.frozen)
+        """The tensors that weights hold, on the CPU.
+
+        Those of the last stage hold what completing an image needs: neither `training_only` nor `frozen` submodules.
+        Those of an earlier stage leave out only `frozen`, since a later stage may take over everything else.
+        """
+        last = self.stage == self.stages[-1]
+        left_out = (*self.training_only, *self.frozen) if last else self.frozen
         return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if not _within(k, left_out)}
 
 

@@ -187,15 +187,17 @@ def parse_header(metadata: Mapping[str, str], where: str) -> Header:
         ) from error
 
 
-def load_weights(path: str | Path, expect: str | None = None) -> InpaintingModule:
+def load_weights(path: str | Path, expect: str | None = None, any_stage: bool = False) -> InpaintingModule:
     """Rebuilds the method a file belongs to, with its weights, in evaluation mode.
 
     Args:
         path: A file of `save_weights`.
         expect: The dotted class path the caller asked for; None takes whatever the file holds.
+        any_stage: Take weights of a training stage that does not complete images, too.
 
     Raises:
-        WeightsError: The file is of another method, or its tensors do not fit its own configuration.
+        WeightsError: The file is of another method or of a stage that does not complete images, or its tensors do not
+            fit its own configuration.
     """
     from safetensors.torch import load_file
 
@@ -209,6 +211,8 @@ def load_weights(path: str | Path, expect: str | None = None) -> InpaintingModul
             remedy=f"name the method they belong to (--model {header.method})",
         )
     module = resolve(header.class_path)(**header.arguments)
+    if not any_stage:
+        module.check_completes(str(path), header.method)
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in load_file(str(path)).items()}
     missing = sorted(set(module.exported_state()) - set(state))
     unexpected = sorted(set(state) - set(module.state_dict()))
@@ -220,6 +224,24 @@ def load_weights(path: str | Path, expect: str | None = None) -> InpaintingModul
         )
     module.load_state_dict({**module.state_dict(), **state})
     return module.eval()
+
+
+def check_completes(header: Header, path: str | Path) -> None:
+    """Refuses weights of a training stage that does not complete images; their tensors are not read.
+
+    Args:
+        header: What the file says of itself.
+        path: The file, for the error.
+
+    Raises:
+        WeightsError: They are of such a stage.
+    """
+    from zoo.models import resolve
+
+    cls = resolve(header.class_path)
+    # Only a module knows whether it completes images, and building a large one takes seconds: the last always does.
+    if header.config.get("stage") != cls.stages[-1] and len(cls.stages) > 1:
+        cls(**header.arguments).check_completes(str(path), header.method)
 
 
 def _class_path(cls: type) -> str:

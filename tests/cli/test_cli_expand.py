@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import zoo.cli.expand
 from zoo.cli.expand import expand, explain
 from zoo.errors import UsageError
 from zoo.resources import resource
@@ -81,6 +82,7 @@ ERRORS = [
     ("fit --model telea", "nothing to train"),
     ("fit --model deepfill --data cocoo", "did you mean 'coco'"),
     ("fit --model deepfill --preset nanno", "did you mean 'nano'"),
+    ("fit --model deepfill --preset nano.inpaint", "unknown preset"),
     ("fit --config F --preset nano", "--config already gives one"),
     ("fit --model deepfill --size 0", "at least 1"),
     ("fit --model deepfill --size big", "not a whole number"),
@@ -124,6 +126,68 @@ def test_what_was_chosen_is_said() -> None:
     )
     assert "preset paper (coco implies it" in explain(["fit", "--model", "deepfill", "--data", "coco"]).notes[0]
     assert "as asked" in explain(["fit", "--model", "deepfill", "--preset", "paper"]).notes[0]
+
+
+NANO_FILES = "--config m/nano.yaml --preset nano"
+OUT = "--out runs/deepfill-nano"
+STAGES = [
+    ("fit", f"{NANO_FILES} {OUT}"),
+    ("fit --stage match", f"{NANO_FILES} --config m/nano.match.yaml {OUT} --stage match"),
+    ("fit --stage=match", f"{NANO_FILES} --config m/nano.match.yaml {OUT} --stage match"),
+    ("fit --stage inpaint", f"{NANO_FILES} {OUT} --stage inpaint"),
+    ("fit --stage paper", f"{NANO_FILES} {OUT} --stage paper"),
+    (
+        "fit --stage match --data folder --preset nano",  # over the data's settings, too
+        f"{NANO_FILES} --config FOLDER --config m/nano.match.yaml {OUT} --data.name folder --stage match",
+    ),
+    (
+        "fit --stage match --config F.yaml --trainer.max_steps 5",  # what the user gives comes last, and wins
+        f"{NANO_FILES} --config m/nano.match.yaml --config F.yaml {OUT} --stage match --trainer.max_steps 5",
+    ),
+    (
+        "fit --stage match -c G.yaml -c F.yaml",
+        f"{NANO_FILES} --config m/nano.match.yaml --config G.yaml --config G.match.yaml --config F.yaml {OUT} "
+        "--stage match",
+    ),
+    ("fit --config G.yaml", f"{NANO_FILES} --config G.yaml {OUT}"),
+    (
+        "fit --stage match --out RUN --resume auto",
+        f"{NANO_FILES} --config m/nano.match.yaml --config RUN/config.yaml --config RUN/config.match.yaml --out RUN "
+        "--stage match --resume auto",
+    ),
+    (
+        "fit --stage inpaint --out RUN --resume auto",
+        f"{NANO_FILES} --config RUN/config.yaml --out RUN --stage inpaint --resume auto",
+    ),
+    ("test --out RUN --resume auto", f"{NANO_FILES} --config RUN/config.yaml --out RUN --resume auto"),
+]
+
+
+@pytest.mark.parametrize(("typed", "expanded"), STAGES)
+def test_settings_of_a_stage(typed: str, expanded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in (
+        "m/nano.yaml",
+        "m/nano.match.yaml",
+        "G.yaml",
+        "G.match.yaml",
+        "RUN/config.yaml",
+        "RUN/config.match.yaml",
+    ):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    own = {"configs/model/deepfill/nano.yaml": Path("m/nano.yaml"), "configs/data/folder.yaml": Path("FOLDER")}
+    monkeypatch.setattr(zoo.cli.expand, "resource", own.__getitem__)
+    verb, *words = typed.split()
+    assert " ".join(expand([verb, "--model", "deepfill", *words])) == f"{verb} {expanded}"
+
+
+def test_the_settings_of_a_stage_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("G.match.yaml").touch()
+    words = ["fit", "--model", "my.Method", "--config", "G.yaml"]
+    assert explain([*words, "--stage", "match"]).notes[1:] == ("settings of G.match.yaml",)
+    assert explain(words).notes[1:] == ()
 
 
 def test_expansion_changes_nothing_it_is_given() -> None:

@@ -39,9 +39,11 @@ def run_evaluation(argv: Sequence[str]) -> int:
         print(f"weights: {weights}", file=sys.stderr)
         loaded = load_weights(weights, expect=cli.class_path)
     adopt(cli, cls, read_header(weights).vocabulary if weights else [])
+    _adopt_stage(cli, cls)
     callbacks = [PredictionWriter(cli.run_folder / "predictions")] if verb == "predict" else []
     cli.build(callbacks, cli.run_folder, logger=False)
     module: InpaintingModule = cli.model if loaded is None else loaded
+    module.check_completes(str(cli.config.ckpt_path or ""), cli.method)
     check_needs(module.needs, cli.datamodule.provides, cli.method, cli.config.data.name)
     options: dict[str, Any] = {"datamodule": cli.datamodule}
     if cli.config.ckpt_path:
@@ -55,6 +57,15 @@ def run_evaluation(argv: Sequence[str]) -> int:
         for name, value in sorted(cli.trainer.callback_metrics.items()):
             print(f"{name.removeprefix(f'{SPLITS[verb]}/'):<20} {float(value):.6g}")
     return EXIT_OK
+
+
+def _adopt_stage(cli: ZooCLI, cls: type[InpaintingModule]) -> None:
+    """Gives a method that is scored by a checkpoint the stage of it: the module of another may have other networks."""
+    if len(cls.stages) > 1 and cli.config.ckpt_path:
+        from zoo.cli.checkpoint import read_checkpoint
+
+        saved = read_checkpoint(Path(cli.config.ckpt_path)).get("hyper_parameters", {})
+        cli.config.model["init_args"]["stage"] = saved.get("stage", cls.stages[-1])
 
 
 def own_path(text: str, method: str) -> Path:

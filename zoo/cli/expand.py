@@ -3,6 +3,9 @@
 `expand` is a function from argv to argv (it looks only at which recipes and run folders exist):
 `fit --model deepfill --seed 1` becomes
 `fit --config .../deepfill/nano.yaml --preset nano --out runs/deepfill-nano --seed_everything 1 --data.seed 1`.
+
+With `--stage NAME`, FILE.NAME.yaml beside a recipe or a configuration FILE.yaml lies over it, where it exists: it holds
+what this stage has otherwise than the others.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from zoo.resources import resource
 
 PRESETS = ("nano", "paper")
 NO_RECIPE = "custom"
+CONFIG = "config.yaml"  # of a run folder
 DATA_RECIPES = ("coco", "folder")  # configs/data/NAME.yaml; shapes is what every recipe is written for
 
 
@@ -67,16 +71,37 @@ def explain(argv: Sequence[str]) -> Expansion:
             remedy=f"--model NAME ({', '.join(MODELS)}), --model package.module.Class, or --config FILE",
         )
     head, notes = _model_options(verb, model, known.preset, data)
+    stage = getattr(known, "stage", None)
+    overlays = of_stage(head[1], stage) if head[:1] == ["--config"] else []
     if run is not None:  # its settings over the recipe's, and what is typed now over both
-        configs.insert(0, str(run / "config.yaml"))
+        configs.insert(0, str(run / CONFIG))
         notes.append(f"settings of {configs[0]}")
         out = known.out or str(run)
     if data in DATA_RECIPES and run is None:
         head += ["--config", str(resource(f"configs/data/{data}.yaml"))]
-    head += [part for config in configs for part in ("--config", config)]
+    for config in configs:
+        overlays += [config, *of_stage(config, stage)]
+    notes += [f"settings of {file}" for file in overlays if stage and file not in configs]
+    head += [part for file in overlays for part in ("--config", file)]
     if out is not None:
         head += ["--out", out]
     return Expansion((verb, *head, *_plain_options(verb, known, data), *rest), tuple(notes))
+
+
+def of_stage(config: str, stage: str | None) -> list[str]:
+    """The file with what one stage has otherwise than a configuration says; empty where there is none.
+
+    Args:
+        config: A file such as `nano.yaml`; `nano.match.yaml` beside it holds what the stage `match` has otherwise.
+        stage: The stage that is trained; None for what all stages share.
+    """
+    return [str(stage_file(config, stage))] if stage and stage_file(config, stage).is_file() else []
+
+
+def stage_file(config: str | Path, stage: str) -> Path:
+    """Where the settings of one stage lie: `nano.match.yaml` beside `nano.yaml`."""
+    path = Path(config)
+    return path.parent / f"{path.stem}.{stage}{path.suffix}"
 
 
 def run_name(model: str, preset: str) -> str:
@@ -175,7 +200,7 @@ def _resumed_run(resume: str | None, out: str | None) -> Path | None:
         candidates = [Path(out)] if out else []
     else:
         candidates = [Path(resume), *list(Path(resume).parents)[:3]]
-    return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
+    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
 
 
 def _check_rest(verb: str, rest: Sequence[str], model: str | None) -> None:

@@ -53,7 +53,7 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
     if samples.values:
         print(f"validation: {figures(shown(samples.values))}")
     print(f"weights: {path}")
-    if samples.batch is not None:
+    if samples.batch is not None and module.completes:
         print(f"samples: {save_samples(module, samples.batch, folder.parent / 'samples.png')}")
         if "caption" in module.needs:
             print(f"captions: {save_captions(samples.batch, folder.parent / 'samples.txt')}, a line for each column")

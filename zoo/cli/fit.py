@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,15 @@ from zoo.cli.interrupt import Stopped
 from zoo.errors import EXIT_OK, UsageError, WeightsError, unknown_name
 
 if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from torch import Tensor
+
     from zoo.cli.lightning import ZooCLI
     from zoo.module import InpaintingModule
 
 WEIGHTS = "weights.safetensors"
+ALL_STAGES = "ZOO_ALL_STAGES"  # in the environment of a child: its --stage is not the user's, and no advice names it
+PATIENCE = 60.0  # seconds that a child has for its last step after Ctrl-C
 
 
 def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
@@ -46,7 +52,7 @@ def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
             print(
                 f"zoo fit: {name} is finished ({where}) and left as it is; --out elsewhere trains anew", file=sys.stderr
             )
-    if len(todo) > 1:
+    if len(cls.stages) > 1 and "--stage" not in argv:
         return _each_in_a_process(todo, typed)
     for name in todo:
         command = ["zoo", "fit", *typed]
@@ -59,18 +65,33 @@ def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
 
 
 def _each_in_a_process(stages: Sequence[str], typed: Sequence[str]) -> int:
-    """One process per stage: under DDP the helper processes repeat the command, which must then mean one fit."""
+    """One process per stage, with `--stage`, so that the settings of the stage are read.
+
+    A process each, because under DDP the helper processes repeat the command, which must then mean one fit.
+    """
     for stage in stages:
-        child = subprocess.Popen([sys.executable, "-m", "zoo", "fit", *typed, "--stage", stage])
+        command = [sys.executable, "-m", "zoo", "fit", *typed, "--stage", stage]
+        child = subprocess.Popen(command, env={**os.environ, ALL_STAGES: "1"})
         try:
             code = child.wait()
-        except (Stopped, KeyboardInterrupt):
-            child.send_signal(signal.SIGTERM)
-            child.wait()
+        except Stopped:
+            _stop(child)
+            raise
+        except KeyboardInterrupt:
+            # A terminal sends Ctrl-C to the child too, and a second signal would cut its last step.
+            try:
+                child.wait(PATIENCE)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                _stop(child)
             raise
         if code != EXIT_OK:
             return code
     return EXIT_OK
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGTERM)
+    child.wait()
 
 
 def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, command: Sequence[str]) -> None:
@@ -93,10 +114,10 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
     _refuse_unfinished(folder, checkpoint, command)
     if len(cls.stages) > 1:
         cli.config.model["init_args"]["stage"] = stage
-    recorded = cli.config.clone()
+    recorded, of_stages = _settings(cli, cls, run, stage, command)
     vocabulary = settle(cli, cls, run, stage, checkpoint)
     changed = _differences(cli, checkpoint)
-    saver = SaveRunConfig(cli.parser, recorded, run, vocabulary)
+    saver = SaveRunConfig(cli.parser, recorded, run, vocabulary, of_stages)
     _build(cli, run, stage, [CommandLineWins(changed), saver], f"go on with: {_resume_command(command)}")
     _check_data(cli)
     if checkpoint is None:
@@ -104,6 +125,26 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
     _train(cli, checkpoint, command)
     if not cli.config.trainer.fast_dev_run:
         finish(cli, folder, stage, command)
+
+
+def _settings(
+    cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, command: Sequence[str]
+) -> tuple[Namespace, dict[str, Namespace]]:
+    """The settings to record: without those of any stage, and those of every stage that is not begun yet.
+
+    A run that is resumed later, without its options, then keeps them for the stages to come.
+    """
+    if len(cls.stages) == 1:
+        return cli.config.clone(), {}
+    from zoo.cli.expand import expand
+
+    words = ["fit", *_without(command[2:], "--stage")]
+    of_stages = {}
+    for name in cls.stages:
+        if name == stage or not (run / name).exists():
+            of_stages[name] = cli.parser.parse_args(expand([*words, "--stage", name])[1:])
+            of_stages[name].model["init_args"]["stage"] = name
+    return cli.parser.parse_args(expand(words)[1:]), of_stages
 
 
 def _build(cli: ZooCLI, run: Path, stage: str, more: Sequence[Any], advice: str) -> None:
@@ -195,12 +236,19 @@ def _refuse_unfinished(folder: Path, checkpoint: Path | None, command: Sequence[
 
 
 def _resume_command(command: Sequence[str]) -> str:
-    kept = list(command)
-    if "--resume" in kept:
-        index = kept.index("--resume")
-        del kept[index : index + 2]
-    kept = [word for word in kept if not word.startswith("--resume=")]
+    kept = _without(command, "--resume")
+    if os.environ.get(ALL_STAGES):
+        kept = _without(kept, "--stage")
     return shlex.join([*kept, "--resume", "auto"])
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """A command line without an option and its value."""
+    kept = list(words)
+    while option in kept:
+        index = kept.index(option)
+        del kept[index : index + 2]
+    return [word for word in kept if not word.startswith(f"{option}=")]
 
 
 def _differences(cli: ZooCLI, checkpoint: Path | None) -> list[str]:
@@ -232,17 +280,42 @@ def _said(name: str, value: Any) -> Any:
 def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str]) -> None:
     """Takes over, from the weights of the stages before, every tensor that this stage's module has too.
 
+    A constructor may build only what its stage needs, so that either side may have tensors that the other has not.
+    Where two stages before hold the same tensor, the later one's is taken.
+
     Raises:
-        WeightsError: A stage before is not finished, or nothing in its weights fits.
+        WeightsError: A stage before is not finished, a tensor has another shape than here, or nothing fits at all.
     """
     from safetensors.torch import load_file
 
+    taken: dict[str, Tensor] = {}
+    own = module.state_dict()
     for stage in stages:
         path = run / stage / WEIGHTS
         if not path.is_file():
-            raise WeightsError(f"stage '{stage}' comes first and is not finished", where=str(path))
-        own, state = module.state_dict(), load_file(str(path))
-        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-        if not fitting:
-            raise WeightsError(f"nothing in the weights of stage '{stage}' fits", where=str(path))
-        module.load_state_dict({**own, **fitting})
+            raise WeightsError(
+                f"stage '{stage}' comes first and is not finished", str(path), f"train it first: --stage {stage}"
+            )
+        state = load_file(str(path))
+        common = {name: tensor for name, tensor in state.items() if name in own}
+        _check_shapes(common, own, stage, module.stage, path)
+        print(f"zoo fit: {len(common)} of {len(state)} tensors taken over from {path}", file=sys.stderr)
+        taken |= common
+    if stages and not taken:
+        raise WeightsError(
+            f"stage '{module.stage}' has no tensor of the stages before it ({', '.join(stages)})",
+            where=str(run),
+            remedy="train them anew in another folder (--out), or name the submodules alike in all stages",
+        )
+    module.load_state_dict({**own, **taken})
+
+
+def _check_shapes(found: Mapping[str, Tensor], own: Mapping[str, Tensor], before: str, stage: str, path: Path) -> None:
+    for name, tensor in found.items():
+        if tensor.shape != own[name].shape:
+            shapes = f"{tuple(tensor.shape)} in stage '{before}', {tuple(own[name].shape)} in stage '{stage}'"
+            raise WeightsError(
+                f"'{name}' is {shapes}",
+                where=str(path),
+                remedy=f"give both stages the same settings, or train '{before}' anew in another folder (--out)",
+            )

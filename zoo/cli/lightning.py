@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
-from zoo.cli.expand import NO_RECIPE, run_name
+from zoo.cli.expand import CONFIG, NO_RECIPE, run_name, stage_file
 from zoo.cli.vocabulary import FILE as VOCABULARY
 from zoo.cli.vocabulary import Vocabulary
 from zoo.data.module import InpaintingData
@@ -40,11 +40,14 @@ OURS = ("out", "preset", "stage", "resume", "ema", "weights", "ckpt_path", "save
 class SaveRunConfig(SaveConfigCallback):
     """Writes RUN/config.yaml, and RUN/vocabulary.json beside it, when training starts; a resumed run replaces them.
 
+    A method of several stages has RUN/config.STAGE.yaml besides, with all the settings of that stage.
+
     Args:
         parser: What reads the configuration again.
         config: The configuration; without a vocabulary that `zoo fit` has found, which would be most of the file.
         folder: RUN.
         vocabulary: The words that `zoo fit` has found, if any.
+        stages: The configurations of single stages, by the name of the stage.
     """
 
     def __init__(
@@ -53,21 +56,28 @@ class SaveRunConfig(SaveConfigCallback):
         config: Namespace,
         folder: Path,
         vocabulary: Vocabulary | None = None,
+        stages: Mapping[str, Namespace] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
-        self.folder, self.vocabulary = folder, vocabulary
+        self.folder, self.vocabulary, self.stages = folder, vocabulary, dict(stages or {})
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        kept = self.config.clone()
-        for name in ("resume", "stage", "ckpt_path", "weights"):  # of this command, not of the run
-            kept[name] = None
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.vocabulary is not None:
             self.vocabulary.save(self.folder / VOCABULARY)
-        self.parser.save(kept, self.folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+        common = self.folder / CONFIG
+        self._write(self.config, common)
+        for name, config in self.stages.items():
+            self._write(config, stage_file(common, name))
+
+    def _write(self, config: Namespace, path: Path) -> None:
+        kept = config.clone()
+        for name in ("resume", "stage", "ckpt_path", "weights"):  # of this command, not of the run
+            kept[name] = None
+        self.parser.save(kept, path, skip_none=False, overwrite=True, multifile=False)
 
 
 class ZooCLI(LightningCLI):
