@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -153,6 +154,44 @@ class Trained(Mixing):
     trainable: ClassVar[bool] = True
 
 
+class Drawing(Mixing):
+    """Gives its mean unless `k` scales a deviation: inside `sampling()`, or where the constructor is told so."""
+
+    stochastic: ClassVar[bool] = True
+
+    def __init__(self, size: int = 24, strength: float = 1.0, k: float = 0.0) -> None:
+        super().__init__(size, strength)
+        self.k = k
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        before, self.k = self.k, self.k or 1.0
+        try:
+            yield
+        finally:
+            self.k = before
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        raw = self.network(torch.cat([batch["image"], batch["mask"]], 1))
+        return torch.sigmoid(raw + self.k * noise.normal("latent", (3, 1, 1), raw.device))
+
+
+class FlawedDrawing(Drawing):
+    """NaN in the second sample of one image, and an error in the third of another."""
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        if self.k and noise.seed == 3 and "dots/8" in batch["id"]:
+            raise RuntimeError("no paint left")
+        bad = [self.k > 0 and noise.seed == 2 and sample == "dots/5" for sample in batch["id"]]
+        return super().inpaint(batch, noise).masked_fill(torch.tensor(bad)[:, None, None, None], float("nan"))
+
+
+class TrainedDrawing(Drawing):
+    """The same with weights from a file."""
+
+    trainable: ClassVar[bool] = True
+
+
 class Obedient(Fake):
     """Knows the scenes of `shapes` and paints the removed object in a colour of its caption that is not to be seen."""
 
@@ -178,3 +217,25 @@ class Obedient(Fake):
         objects[removed] = replace(objects[removed], colour=(asked or [objects[removed].colour])[0])
         image, _ = draw(replace(scene, objects=tuple(objects)), size)
         return torch.from_numpy(image).permute(2, 0, 1) / 255
+
+
+class Moody(Obedient):
+    """Obeys its caption, but in half of its samples paints nothing."""
+
+    stochastic: ClassVar[bool] = True
+    moody = False
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        self.moody = True
+        try:
+            yield
+        finally:
+            self.moody = False
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        painted = super().inpaint(batch, noise)
+        if not self.moody:
+            return painted
+        made = torch.where(noise.uniform("mood", (1, 1, 1)) < 0.5, painted, batch["image"])
+        return made * (1 - 0.1 * noise.uniform("light", (1, 1, 1)))

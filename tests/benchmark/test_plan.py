@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.fakes_benchmark import DATA, Trained
+from tests.fakes_benchmark import DATA, Trained, TrainedDrawing
 from zoo.benchmark import Plan, load_suite, make_plan, suites
+from zoo.benchmark.loop import load_method
 from zoo.benchmark.plan import MethodPlan, differences
 from zoo.errors import UsageError, WeightsError
 from zoo.weights import save_weights
@@ -41,7 +43,7 @@ def test_the_hash_is_stable() -> None:
         {"mask": "center"}, {"mask_seed": 1}, {"seed": 1}, {"count": 511}, {"size": 32}, {"batch_size": 8},
         {"precision": "bf16-mixed"}, {"accelerator": "cuda"}, {"threads": 2}, {"manifest_sha256": "22"},
         {"metrics": {"metrics": "2"}}, {"guidance": ("edge",)}, {"root": "/data"}, {"data_options": {"mask_root": "x"}},
-        {"captions": "deranged"}, {"captions": "recoloured"},
+        {"captions": "deranged"}, {"captions": "recoloured"}, {"samples": 1}, {"samples": 4},
         {"methods": (MethodPlan("a", "a", "b.A", "nano", "shapes", "12"),)},
         {"methods": (MethodPlan("a", "a", "b.A", "nano", "shapes", "11", {"steps": 50}),)},
     ],
@@ -79,6 +81,11 @@ def test_a_plan_reads_back_as_it_was(tmp_path: Path) -> None:
         (("mean@x",), {}, "same as 'mean'"),
         (("mean",), {"weights": {"cma": "x"}}, "not compared"),
         (("mean",), {"settings": {"cma": {"steps": 1}}}, "not compared"),
+        (("mean",), {"settings": {"maen": {"size": 32}}}, "did you mean 'mean'"),
+        (("Fake",), {"settings": {FAKE + "Fake": {"strength": "two"}}}, 'strength\' takes a number, got "two"'),
+        (("Fake",), {"settings": {FAKE + "Fake": {"strength": True}}}, "takes a number, got true"),
+        (("Mixing", "mean"), {"samples": 4}, "none of these methods is stochastic"),
+        (("Drawing",), {"samples": -1}, "at least 0"),
         (("Fake",), {"settings": {FAKE + "Fake": {"stength": 1}}}, "did you mean 'strength'"),
         (("mean",), {"guidance": ("edges",)}, "unknown guidance"),
         (("mean",), {"precision": "16"}, "unknown precision"),
@@ -118,6 +125,22 @@ def test_weights_are_named_by_their_hash(tmp_path: Path) -> None:
         plan("Trained")
     with pytest.raises(UsageError, match="takes no weights"):
         plan("mean", weights={"mean": file})
+
+
+def test_settings_are_part_of_the_plan_and_reach_the_method_that_is_built_from_weights(tmp_path: Path) -> None:
+    name = FAKE + "TrainedDrawing"
+    file = save_weights(TrainedDrawing(size=24, strength=3.0), tmp_path / "a.safetensors")
+    models = (f"TrainedDrawing={file}", f"TrainedDrawing@drawn={file}")
+    plain, other = (plan(*models, settings={f"{name}@drawn": {"k": k}}) for k in (0.5, 1))
+    assert [method.settings for method in plain.methods] == [{}, {"k": 0.5}]
+    assert differences(plain, other) == ["methods"]
+    same, changed = map(load_method, plain.methods)
+    assert [(m.k, m.strength, m.training) for m in (same, changed)] == [(0.0, 3.0, False), (0.5, 3.0, False)]
+    for key, value in same.state_dict().items():
+        assert torch.equal(value, changed.state_dict()[key])
+    everywhere = plan(*models, settings={name: {"k": 2, "size": 32}, f"{name}@drawn": {"k": 3}})
+    assert [method.settings for method in everywhere.methods] == [{"k": 2, "size": 32}, {"k": 3, "size": 32}]
+    assert everywhere.size == 32
 
 
 def test_the_default_is_what_can_run_and_says_what_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

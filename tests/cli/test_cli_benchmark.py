@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, Run
 
+from tests.fakes_benchmark import TrainedDrawing
 from zoo.cli.benchmark import fit_commands, plan_options
 from zoo.cli.parsers import benchmark_parser
+from zoo.weights import save_weights
 
 QUICK = ("benchmark", "--models", "truth,mean", "--limit", "4", "--size", "32", "--batch-size", "2")
 
@@ -129,6 +131,13 @@ def test_fit_failing_is_an_error_of_weights(zoo: Run, monkeypatch: pytest.Monkey
         (("--models", "mean", "--dataset", "folder"), 2, "--data.root"),
         (("--models", "mean", "--dataset", "folder", "--data.root", "nowhere"), 3, "no such folder"),
         (("--models", "mean", "--set", "mean.steps=5"), 2, "steps"),
+        (("--models", "mean", "--set", "mean.siez=32"), 2, "did you mean 'size'"),
+        (("--models", "mean", "--set", "maen.size=32"), 2, "did you mean 'mean'"),
+        (("--models", "mean", "--set", "mean.size=NaN"), 2, "takes a number"),
+        (("--models", "mean", "--set", "mean.size=16", "--set", "mean.size=32"), 2, "set twice"),
+        (("--models", "mean", "--set", "size=32"), 2, "not METHOD.OPTION=VALUE"),
+        (("--models", "mean,telea", "--samples", "4"), 2, "none of these methods is stochastic"),
+        (("--models", "mean", "--samples", "-1"), 2, "at least 0"),
         (("--models", "mean", "--guidance", "edges"), 2, "did you mean 'edge'"),
         (("--models", "mean", "--precision", "half"), 2, "unknown precision"),
         (("--models", "mean", "--captions", "recolored"), 2, "did you mean 'recoloured'"),
@@ -170,6 +179,40 @@ def test_options_over_a_suite(place: Path) -> None:
 def test_settings_are_read_as_values() -> None:
     words = ("--set", "ecdm.steps=50", "--set", "ecdm.scale=7.5", "--set", "a.b.C.mode=fast")
     assert _options(*words)["settings"] == {"ecdm": {"steps": 50, "scale": 7.5}, "a.b.C": {"mode": "fast"}}
+
+
+def test_settings_reach_the_method_and_name_another_run(zoo: Run, place: Path) -> None:
+    name = "tests.fakes_benchmark.TrainedDrawing"
+    save_weights(TrainedDrawing(), place / "w.safetensors", preset="nano")
+    words = ("benchmark", "--models", f"{name}=w.safetensors", "--limit", 4, "--size", 32, "--json")
+    plain, drawn, again = (zoo(*words, *more) for more in ((), ("--set", f"{name}.k=1"), ("--set", f"{name}.k=1")))
+    assert [done.code for done in (plain, drawn, again)] == [0, 0, 0], drawn.err
+    assert "w.safetensors, k=1\n" in drawn.err
+    assert "k=1" not in plain.err
+    mean, sample = json.loads(plain.out), json.loads(drawn.out)
+    assert mean["run"] != sample["run"]
+    assert json.loads(again.out) == sample
+    assert mean["methods"][name]["l1_hole"] != sample["methods"][name]["l1_hole"]
+    assert mean["methods"][name]["raw_known_l1"] != sample["methods"][name]["raw_known_l1"]
+
+
+def test_samples_have_a_table_and_facts_of_their_own(zoo: Run, place: Path) -> None:
+    name = "tests.fakes_benchmark.Drawing"
+    words = ("benchmark", "--models", f"mean,{name}", "--limit", 4, "--size", 32)
+    without, facts = (json.loads(zoo(*words, *more, "--json").out) for more in ((), ("--samples", 3)))
+    assert without["run"] != facts["run"]
+    assert facts["methods"] == without["methods"]
+    assert "samples" not in without
+    assert (facts["samples"]["n"], list(facts["samples"]["methods"])) == (3, [name])
+    found = facts["samples"]["methods"][name]
+    assert found["l1_hole"]["oracle_best"]["mean"] < found["l1_hole"]["mean"]["mean"]
+    assert {"mean", "lo", "hi", "n"} == set(found["diversity"])
+    done = zoo(*words, "--samples", 3)
+    assert "4 images of shapes, 3 samples of each" in done.err
+    assert "3 samples per image: mean, oracle best of 3 (chosen with the truth), diversity" in done.out
+    report = zoo("report", facts["run"])
+    assert report.out == done.out
+    assert _options("--samples", "3") == {"samples": 3}
 
 
 def test_what_is_not_typed_is_left_to_the_plan() -> None:

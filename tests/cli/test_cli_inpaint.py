@@ -47,6 +47,54 @@ def test_a_folder_is_paired_by_name_and_another_run_gives_the_same_files(zoo: Ru
         assert (pictures / "one" / name).read_bytes() == (pictures / "two" / name).read_bytes()
 
 
+def test_several_samples_of_each_image(zoo: Run, pictures: Path) -> None:
+    words = ("inpaint", "--model", "tests.fakes_benchmark.Drawing", "--image", "images", "--mask", "masks", "--seed", 5)
+    done = zoo(*words, "--samples", 3, "--out", "three")
+    assert done.code == 0, done.err
+    assert "2 of 2 images completed, 3 samples of each: three" in done.out
+    names = [f"{name}-{number}.png" for name in "ab" for number in (1, 2, 3)]
+    assert sorted(p.name for p in (pictures / "three").iterdir()) == names
+    for name in "ab":
+        image, mask = _read(pictures / f"images/{name}.png"), _read(pictures / f"masks/{name}.png")
+        drawn = [_read(pictures / f"three/{name}-{number}.png") for number in (1, 2, 3)]
+        assert all(np.array_equal(one[mask == 0], image[mask == 0]) for one in drawn)
+        assert len({one.tobytes() for one in drawn}) == 3
+    assert zoo(*words[:-1], 6, "--samples", 2, "--out", "later").code == 0  # seeds go on from --seed
+    for number in (1, 2):
+        later, before = pictures / f"later/a-{number}.png", pictures / f"three/a-{number + 1}.png"
+        assert later.read_bytes() == before.read_bytes()
+
+
+def test_one_sample_is_the_one_completion_that_there_always_was(zoo: Run, pictures: Path) -> None:
+    words = ("inpaint", "--model", "tests.fakes_benchmark.Drawing", "--image", "images/a.png", "--mask", "masks/a.png")
+    for out, more in (("plain", ()), ("one", ("--samples", 1)), ("seeded", ("--seed", 7))):
+        assert zoo(*words, *more, "--out", out).code == 0
+        assert (pictures / out / "a.png").read_bytes() == (pictures / "plain/a.png").read_bytes()  # its mean
+    assert zoo(*words, "--samples", 2, "--out", "two").code == 0
+    assert (pictures / "two/a-1.png").read_bytes() != (pictures / "plain/a.png").read_bytes()
+
+
+def test_samples_of_a_method_that_draws_nothing_are_refused(zoo: Run, pictures: Path) -> None:
+    words = ("--image", "images", "--mask", "masks", "--out", "out", "--samples", 2)
+    done = zoo("inpaint", "--model", "telea", *words)
+    assert done.code == 2
+    assert "'telea' is not stochastic: its 2 completions of an image would be equal" in done.err
+    assert not (pictures / "out").exists()
+    assert zoo("inpaint", "--model", "telea", *words[:-1], 0).code == 2
+
+
+def test_samples_never_overwrite_an_input_or_each_other(zoo: Run, pictures: Path) -> None:
+    for folder in ("images", "masks"):
+        for name in ("a-1", "a-1-1"):
+            (pictures / folder / f"{name}.png").write_bytes((pictures / folder / "a.png").read_bytes())
+    words = ("inpaint", "--model", "tests.fakes_benchmark.Drawing", "--image", "images", "--mask", "masks")
+    refused = zoo(*words, "--samples", 2, "--out", "images")
+    assert refused.code == 2
+    assert "would overwrite an input" in refused.err
+    assert zoo(*words, "--samples", 2, "--out", "out").code == 0
+    assert len(list((pictures / "out").iterdir())) == 8
+
+
 def test_size_scales_the_shorter_side_and_crops_nothing(zoo: Run, pictures: Path) -> None:
     words = ("inpaint", "--model", "mean", "--image", "images", "--mask", "masks", "--out", "out", "--size", 20)
     assert zoo(*words).code == 0

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
 # make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None,
 #           weights: Mapping[str, str | Path] | None = None, *, settings: Mapping[str, Mapping[str, Any]] | None = None,
-#           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), captions="own",
+#           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), captions="own", samples=0,
 #           data_root=None, data_options: Mapping[str, Any] | None = None, split="test",
 #           manifest: str | Path | None = None, batch_size=16, precision="32-true", accelerator="cpu",
 #           threads=1) -> Plan
 #     models: names, dotted paths, "cma@label=PATH"; None = every method that the data serves, and the controls.
 #     settings: {"ecdm": {"steps": 50}}, constructor arguments changed (--set). data_options: mask_root, ... (`folder`).
+#     samples: completions of each image by each stochastic method, for a table of their own (--samples).
 #     Raises UsageError, DataError, WeightsError, all before any work. plan.left_out: {name: why} of methods not named
 #     by the user that cannot run (to be printed). plan.name -> "shapes-object-1a2b3c4d"; plan.hash; plan.methods.
 # run(plan, out: str | Path | None = None, *, workers=0, devices=1, shard: tuple[int, int] | None = None,

@@ -81,6 +81,7 @@ class Plan:
         metrics: Definition and library versions, by metric.
         version: The version of the zoo.
         captions: Which captions are given: the images' `own`, or an edit of the dataset's (`deranged`, `recoloured`).
+        samples: Completions drawn of each image by each stochastic method, besides the one that the table counts.
         manifest: Where the manifest is. Not part of the hash.
         left_out: Methods that would have belonged to the default choice, and why they do not. Not part of the hash.
     """
@@ -105,6 +106,7 @@ class Plan:
     metrics: dict[str, Any]
     version: str
     captions: str = OWN
+    samples: int = 0
     manifest: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -115,6 +117,8 @@ class Plan:
             del content[place]
         if self.captions == OWN:  # plans made before captions could be edited keep their hash, and their folders
             del content["captions"]
+        if not self.samples:  # so do those made before samples could be drawn
+            del content["samples"]
         for method in content["methods"]:
             del method["weights"]
         plain: dict[str, Any] = json.loads(json.dumps(content))  # tuples become lists, as in a plan that was read back

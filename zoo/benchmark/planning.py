@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from zoo.version import __version__
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
+    from zoo.module import InpaintingModule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 GUIDES = ("edge", "segmentation")
@@ -38,6 +41,7 @@ def make_plan(
     mask_seed: int = 0,
     guidance: Sequence[str] = (),
     captions: str = OWN,
+    samples: int = 0,
     data_root: str | Path | None = None,
     data_options: Mapping[str, Any] | None = None,
     split: str = "test",
@@ -63,6 +67,8 @@ def make_plan(
         mask_seed: Keys the masks.
         guidance: Which of `edge` and `segmentation` to show whole.
         captions: The images' `own`, or edited ones: `deranged` (of another image), `recoloured` (another colour word).
+        samples: Completions of each image, with seeds 1 to `samples`, that stochastic methods draw besides the one that
+            the table counts; they have a table of their own.
         data_root: The folder of the data.
         data_options: Further arguments of the dataset (`mask_root` of `folder`).
         split: `test`, `val` or `train`.
@@ -73,8 +79,8 @@ def make_plan(
         threads: Threads of each process; more processes (`run(devices=)`) are the way to use more cores.
 
     Raises:
-        UsageError: An unknown name or option, guidance that the data does not provide, or captions that cannot be
-            edited.
+        UsageError: An unknown name or option, guidance that the data does not provide, captions that cannot be edited,
+            or samples of methods none of which is stochastic.
         DataError: The data or the manifest is missing or damaged.
         WeightsError: Weights are missing, damaged or of another method.
     """
@@ -91,6 +97,7 @@ def make_plan(
     data = open_dataset(dataset, split=split, size=size, root=data_root, count=limit, **options)
     editor_of(data, captions, mask)
     chosen = _served(chosen, left_out, data, optional=models is None)
+    _check_samples(samples, chosen)
     ids = list(data.ids)
     if not ids:
         raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
@@ -118,6 +125,7 @@ def make_plan(
         metrics=versions(),
         version=__version__,
         captions=captions,
+        samples=samples,
         manifest=path,
         left_out=left_out,
     )
@@ -192,21 +200,22 @@ def _choose(
             if not optional or path or preset is not None:
                 raise
             left_out[label] = error.what
-    unused = sorted(set(settings) - asked.keys() - {name for name, _ in asked.values()})
+    compared = sorted(asked.keys() | {name for name, _ in asked.values()})
+    unused = sorted(set(settings) - set(compared))
     if unused:
-        raise UsageError(f"settings are given for '{unused[0]}', which is not compared", remedy="add it to --models")
+        near = difflib.get_close_matches(unused[0], compared, n=1)
+        hint = f"did you mean '{near[0]}'? else " if near else ""
+        what = f"settings are given for '{unused[0]}', which is not compared"
+        raise UsageError(what, remedy=f"{hint}add it to --models")
     return chosen, left_out
 
 
 def _method(label: str, name: str, path: str, preset: str | None, dataset: str, changes: dict[str, Any]) -> MethodPlan:
     from zoo.models import class_path, resolve
-    from zoo.weights import find_weights, read_header, sha256
+    from zoo.weights import check_completes, find_weights, read_header, sha256
 
     cls = resolve(name)
-    known = sorted(set(inspect.signature(cls.__init__).parameters) - {"self"})
-    for setting in changes:
-        if setting not in known:
-            raise unknown_name(f"setting of '{name}'", setting, known)
+    _check_settings(label, cls, changes)
     if not cls.trainable:
         if path:
             raise UsageError(f"'{name}' takes no weights", where=path)
@@ -222,12 +231,41 @@ def _method(label: str, name: str, path: str, preset: str | None, dataset: str, 
     if header.class_path != class_path(name) and resolve(header.class_path) is not cls:
         remedy = f"name the method they belong to ({header.method})"
         raise WeightsError(f"these weights are of '{header.method}', not of '{name}'", str(found), remedy)
+    check_completes(header, found)
     trained_on = header.provenance.get("data", "")
     if isinstance(trained_on, Mapping):
         trained_on = trained_on.get("name", "")
     return MethodPlan(
         label, name, class_path(name), header.preset, str(trained_on), sha256(found), changes, str(found.resolve())
     )
+
+
+def _check_settings(label: str, cls: type[InpaintingModule], changes: Mapping[str, Any]) -> None:
+    """Refuses names that the constructor does not take, and values of another kind than their defaults."""
+    parameters = dict(inspect.signature(cls).parameters)
+    for setting, value in changes.items():
+        if setting not in parameters:
+            raise unknown_name(f"setting of '{label}'", setting, sorted(parameters))
+        kind = _kind(parameters[setting].default)
+        if kind and value is not None and _kind(value) != kind:
+            raise UsageError(f"'{label}.{setting}' takes {kind}, got {json.dumps(value)}")
+
+
+def _kind(value: Any) -> str:
+    """What a plain value is; empty for anything that needs a look at the annotation."""
+    if isinstance(value, bool):
+        return "true or false"
+    return "a number" if isinstance(value, int | float) else "a text" if isinstance(value, str) else ""
+
+
+def _check_samples(samples: int, methods: Sequence[MethodPlan]) -> None:
+    from zoo.models import resolve
+
+    if samples < 0:
+        raise UsageError(f"samples must be at least 0, got {samples}")
+    if samples and not any(resolve(method.name).stochastic for method in methods):
+        remedy = "leave out --samples, or add a method that draws its completions"
+        raise UsageError("none of these methods is stochastic: their samples would all be equal", remedy=remedy)
 
 
 def _native_size(methods: Sequence[MethodPlan]) -> int:

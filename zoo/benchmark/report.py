@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zoo.benchmark import samples
 from zoo.benchmark.plan import MethodPlan
 from zoo.benchmark.store import write_whole
 from zoo.benchmark.summary import MAIN, Summary, ordered, summarize, to_json
@@ -20,33 +23,39 @@ WIDTH = 100
 
 
 def render_table(summary: Summary, width: int = WIDTH) -> str:
-    """The table as text: what was compared, then one line per method, `mean [low, high]`.
+    """The table as text: what was compared, then one line per method, `mean [low, high]`; then the samples' table.
 
     Args:
         summary: Of `summarize`.
         width: Columns of the terminal; intervals move below their means where one line each does not fit.
     """
+    lines = [*headline(summary), *notices(summary), "", *_text_table(partial(grid, summary), width)]
+    if samples_grid(summary):
+        lines += ["", samples_title(summary), "", *_text_table(partial(samples_grid, summary), width)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _text_table(cells: Callable[[str], list[list[str]]], width: int) -> list[str]:
+    """The lines of a table; `cells` is given what stands between a mean and its interval."""
     from rich.console import Console
 
-    lines = [*headline(summary), *notices(summary), ""]
     for separator in (" ", "\n"):
-        table = _rich_table(summary, separator)
+        table = _rich_table(cells(separator))
         wide = Console(width=10_000, file=io.StringIO())
         natural = wide.measure(table).maximum
         if natural <= width:
             break
     text = io.StringIO()
     Console(width=max(width, natural), file=text, color_system=None, highlight=False).print(table)
-    body = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join(lines + body).rstrip() + "\n"
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip().split("\n")
 
 
-def _rich_table(summary: Summary, separator: str) -> Any:
+def _rich_table(cells: list[list[str]]) -> Any:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    header, *rows = grid(summary, separator)
+    header, *rows = cells
     for number, title in enumerate(header):
         table.add_column(title, no_wrap=True, justify="left" if number < 2 else "right")
     for row in rows:
@@ -88,7 +97,13 @@ def weights(method: MethodPlan) -> str:
     """Preset, training data and file of a method's weights in a few words: `nano, trained on shapes (b4416494)`.
 
     The start of the file's SHA-256 tells two files of one preset apart, such as a run of one's own and what ships.
+    Settings that were changed follow: `..., k=1`.
     """
+    changed = [f"{name}={value}" for name, value in sorted(method.settings.items())]
+    return ", ".join([*([] if method.control and changed else [_origin(method)]), *changed])
+
+
+def _origin(method: MethodPlan) -> str:
     if method.control:
         return "-"
     story = f"{method.preset}, trained on {method.trained_on}" if method.trained_on else method.preset
@@ -125,6 +140,28 @@ def grid(summary: Summary, separator: str = " ", names: list[str] | None = None)
     return rows
 
 
+def samples_title(summary: Summary) -> str:
+    """What the samples' table shows, so that nobody takes its best for a method's result."""
+    n = summary.plan.samples
+    return f"{n} samples per image: mean, oracle best of {n} (chosen with the truth), diversity"
+
+
+def samples_grid(summary: Summary, separator: str = " ") -> list[list[str]]:
+    """Two lines per stochastic method, mean and oracle best, header first; empty where nothing was sampled."""
+    found = {label: method.samples for label, method in summary.methods.items() if method.samples}
+    if not found:
+        return []
+    n = summary.plan.samples
+    names = [name for name in samples.MEASURED if any(name in several.metrics for several in found.values())]
+    rows = [["method", "samples", "n", *map(title, names), samples.DIVERSITY]]
+    for label, several in found.items():
+        spread = cell(samples.DIVERSITY, several.diversity, separator)
+        for way, text, last in ((samples.MEAN, f"mean of {n}", spread), (samples.BEST, f"oracle best of {n}", "")):
+            values = [cell(name, several.metrics.get(name, {}).get(way), separator) for name in names]
+            rows.append([label, text, str(several.n), *values, last])
+    return rows
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -154,8 +191,11 @@ def write_report(folder: str | Path) -> list[Path]:
 
 
 def markdown(summary: Summary) -> str:
-    """The table in Markdown, with the same head and notices as on the terminal, then fidelity and differences."""
+    """The table in Markdown, head and notices as on the terminal, then samples, fidelity and differences."""
     parts = ["\n\n".join(map(_escape, [*headline(summary), *notices(summary)])), _pipes(grid(summary))]
+    several = samples_grid(summary)
+    if several:
+        parts.append(f"{samples_title(summary)}:\n\n" + _pipes(several))
     objects = objects_grid(summary)
     if objects:
         parts.append("By the number of objects in the scene:\n\n" + _pipes(objects))

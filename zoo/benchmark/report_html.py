@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.benchmark import report
+from zoo.benchmark import report, samples
 from zoo.benchmark.environment import read_environments
 from zoo.benchmark.gallery import FIRST, ORDER_BY, TRUTH, encode_png, read_picture
 from zoo.benchmark.masks import read_masks
@@ -57,6 +57,8 @@ def page_content(summary: Summary) -> dict[str, Any]:
         "headline": report.headline(summary)[0],
         "notices": notices,
         "main_rows": report.grid(summary),
+        "samples_title": report.samples_title(summary),
+        "samples": report.samples_grid(summary),
         "everything": report.grid(summary, names=summary.metrics),
         "charts": [chart(summary, name) for name in MAIN if name in summary.metrics],
         "objects": report.objects_grid(summary),
@@ -64,7 +66,7 @@ def page_content(summary: Summary) -> dict[str, Any]:
         "gallery": _gallery(summary, masks, captions),
         "worst": _worst(summary, masks, captions, rows),
         "errors": [(label, m.errors) for label, m in summary.methods.items() if m.errors],
-        "definitions": [(report.title(name), _definition(name)) for name in summary.metrics],
+        "definitions": _definitions(summary),
         "plan_text": json.dumps(asdict(plan), indent=2, sort_keys=True),
         "environment_text": json.dumps(environments, indent=2),
     }
@@ -83,7 +85,15 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     ]
     if plan.captions != OWN:
         facts.append(("captions", plan.captions))
+    if plan.samples:
+        facts.append(("samples", f"{plan.samples} of each image"))
     return [*facts, ("shown whole", " and ".join(plan.guidance))] if plan.guidance else facts
+
+
+def _definitions(summary: Summary) -> list[tuple[str, str]]:
+    found = [(report.title(name), _definition(name)) for name in summary.metrics]
+    several = summary.plan.samples > 0
+    return [*found, *([(samples.DIVERSITY, samples.DIVERSITY_DEFINITION.text)] if several else [])]
 
 
 def _definition(name: str) -> str:

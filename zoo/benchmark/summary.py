@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.benchmark import samples
 from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.benchmark.store import KEY, VARYING, Row, by_method, failed, read_rows
 from zoo.errors import DataError
@@ -17,12 +18,27 @@ from zoo.metrics.statistics import Interval, interval, paired_difference
 
 META = frozenset(
     {*KEY, *VARYING, "preset", "trained_on", "objects", "hole_ratio", "image_hash", "mask_hash", "undefined"}
-    | {"batch", "error", "unedited"}
+    | {"batch", "error", "unedited", samples.KEY}
 )
 FIDELITY = ("colour_fidelity", "shape_fidelity", "colour_given", "shape_given")
 MAIN = ("l1_hole", "psnr", "ssim", *FIDELITY)
 PAIRED = ("l1_hole", "ssim_hole", "colour_fidelity", "colour_given")
 BASELINE = "telea"
+
+
+@dataclass(frozen=True)
+class SampleSummary:
+    """What several samples of each image say of a stochastic method.
+
+    Attributes:
+        metrics: By metric, then `mean` and `oracle_best`: the mean and interval over images.
+        diversity: Of `zoo.benchmark.samples.diversity`.
+        n: Images sampled.
+    """
+
+    metrics: dict[str, dict[str, Interval]]
+    diversity: Interval
+    n: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class MethodSummary:
         missing: Images without a row: the run is not finished.
         errors: How often each error text occurred.
         by_objects: Fidelity by the number of objects in the scene: metric, then number.
+        samples: Of a stochastic method whose plan asks for samples; `metrics` never counts them.
     """
 
     method: MethodPlan
@@ -46,6 +63,7 @@ class MethodSummary:
     missing: int
     errors: dict[str, int] = field(default_factory=dict)
     by_objects: dict[str, dict[int, Interval]] = field(default_factory=dict)
+    samples: SampleSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +144,10 @@ def summarize_rows(folder: Path, plan: Plan, rows: Sequence[Row]) -> Summary:
 def to_json(summary: Summary) -> dict[str, Any]:
     """The facts for programs: run, captions, n, failed, unedited, and mean, lo, hi, n (null where undefined).
 
-    `methods` has them by method and metric, `by_objects` by method, metric and the number of objects in the scene.
+    `methods` has them by method and metric, `by_objects` by method, metric and the number of objects in the scene;
+    `samples`, where the plan asks for any, by stochastic method, metric, and `mean` or `oracle_best`.
     """
+    several = {"samples": _plain_samples(summary)} if summary.plan.samples else {}
     return {
         "run": str(summary.folder),
         "captions": summary.plan.captions,
@@ -145,12 +165,22 @@ def to_json(summary: Summary) -> dict[str, Any]:
             }
             for label, method in summary.methods.items()
         },
-    }
+    } | several
 
 
 def _plain(value: Interval) -> dict[str, float | int | None]:
     numbers = {"mean": value.mean, "lo": value.lo, "hi": value.hi}
     return {name: number if math.isfinite(number) else None for name, number in numbers.items()} | {"n": value.n}
+
+
+def _plain_samples(summary: Summary) -> dict[str, Any]:
+    found = {label: method.samples for label, method in summary.methods.items() if method.samples}
+    methods = {
+        label: {name: {way: _plain(value) for way, value in ways.items()} for name, ways in several.metrics.items()}
+        | {samples.DIVERSITY: _plain(several.diversity)}
+        for label, several in found.items()
+    }
+    return {"n": summary.plan.samples, "methods": methods}
 
 
 def _check_pixels(rows: Sequence[Row]) -> None:
@@ -184,7 +214,20 @@ def _method(method: MethodPlan, count: int, rows: Sequence[Row]) -> MethodSummar
         count - len(good) - len(bad),
         dict(Counter(row["error"] for row in bad).most_common()),
         by_objects,
+        _samples([row[samples.KEY] for row in good if samples.KEY in row]),
     )
+
+
+def _samples(stored: Sequence[dict[str, Any]]) -> SampleSummary | None:
+    if not stored:
+        return None
+    found = {name: [one.get(name, {}) for one in stored] for name in samples.MEASURED}
+    metrics = {
+        name: {way: interval(_values(way, values)) for way in (samples.MEAN, samples.BEST)}
+        for name, values in found.items()
+        if any(values)
+    }
+    return SampleSummary(metrics, interval(_values(samples.DIVERSITY, stored)), len(stored))
 
 
 def _values(name: str, rows: Sequence[Row]) -> list[float]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.batch import finish_batch
+from zoo.benchmark import samples
 from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.benchmark.store import Row
 from zoo.compose import to_uint8
@@ -54,6 +55,31 @@ class Measured(NamedTuple):
 
     row: Row
     picture: Picture | None
+
+
+class Sample(NamedTuple):
+    """One sample of one image: its composite, 3 H W uint8, and metrics."""
+
+    composite: Tensor
+    values: dict[str, float]
+
+
+class Drawn(NamedTuple):
+    """One sample of each image of a batch.
+
+    Attributes:
+        composite: B 3 H W uint8, on the CPU.
+        values: Metrics, B values each.
+        bad: For each image, how many values of the output were not finite.
+    """
+
+    composite: Tensor
+    values: dict[str, list[float]]
+    bad: list[int]
+
+    def of(self, k: int) -> Sample:
+        """The sample of one image of the batch."""
+        return Sample(self.composite[k], {name: values[k] for name, values in self.values.items()})
 
 
 def describe(error: BaseException) -> str:
@@ -151,34 +177,55 @@ class Bench:
 
     def _part(self, items: list[Item], places: list[int], offset: int) -> dict[int, Measured]:
         started = time.perf_counter()
-        raw, image, truth, mask = self._complete(items)
+        raw, image, truth, mask = self._complete(items, self.plan.seed)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = (time.perf_counter() - started) / len(items)
         composite = to_uint8(image)
         values = {name: value.cpu() for name, value in per_image(composite, truth, mask, raw).items()}
-        finite = image.flatten(1).isfinite().all(1).cpu()
-        bad = (~image.isfinite()).flatten(1).sum(1).cpu()
+        bad = _not_finite(image)
+        drawn = self._draw(items)
         pictures = [x.permute(0, 2, 3, 1).contiguous().cpu().numpy() for x in (composite, truth)]
         holes = mask[:, 0].to(torch.uint8).cpu().numpy()
         results = {}
         for place in places:
             k, item = place - offset, items[place - offset]
-            if not finite[k]:
-                text = f"the output has {int(bad[k])} values that are not finite"
+            flawed = [("the output", bad[k]), *((f"sample {seed}", one.bad[k]) for seed, one in enumerate(drawn, 1))]
+            if text := next((f"{what} has {n} values that are not finite" for what, n in flawed if n), ""):
                 results[place] = failure(self.plan, self.method, item["id"], text, item)
                 continue
             picture = Picture(pictures[0][k], pictures[1][k])
             try:
                 verdict = self._judged(item, picture.composite, holes[k])
+                several = {samples.KEY: self._sampled(item, [one.of(k) for one in drawn], holes[k])} if drawn else {}
             except Exception as error:
                 results[place] = failure(self.plan, self.method, item["id"], f"judge: {describe(error)}", item)
                 continue
             numbers = {name: float(value[k]) for name, value in values.items()} | verdict
             row = self._row(item, numbers, float(holes[k].mean()), seconds, verdict)
-            row |= {"image_hash": _digest(picture.truth), "mask_hash": _digest(holes[k])}
+            row |= {"image_hash": _digest(picture.truth), "mask_hash": _digest(holes[k]), **several}
             results[place] = Measured(row, picture)
         return results
+
+    def _draw(self, items: list[Item]) -> list[Drawn]:
+        """The samples that the plan asks for, with seeds 1, 2, ...; none of a method that is not stochastic."""
+        drawn: list[Drawn] = []
+        if not self.module.stochastic:
+            return drawn
+        for seed in range(1, self.plan.samples + 1):
+            with self.module.sampling():
+                _, image, truth, mask = self._complete(items, seed)
+            composite = to_uint8(image)
+            values = {k: v.tolist() for k, v in per_image(composite, truth, mask).items() if k in samples.MEASURED}
+            drawn.append(Drawn(composite.cpu(), values, _not_finite(image)))
+        return drawn
+
+    def _sampled(self, item: Item, several: Sequence[Sample], hole: NDArray[np.uint8]) -> dict[str, Any]:
+        """What the row of an image stores of its samples."""
+        judged = [self._judged(item, one.composite.permute(1, 2, 0).contiguous().numpy(), hole) for one in several]
+        values = [one.values | verdict for one, verdict in zip(several, judged, strict=True)]
+        composites = torch.stack([one.composite for one in several])
+        return samples.digest(values, samples.diversity(composites, torch.from_numpy(hole).bool()))
 
     def _judged(self, item: Item, composite: NDArray[np.uint8], hole: NDArray[np.uint8]) -> dict[str, float]:
         """What the judge says; nothing is to be said of an image whose caption was to be edited and could not be."""
@@ -192,7 +239,7 @@ class Bench:
         return verdict
 
     @torch.no_grad()
-    def _complete(self, items: list[Item]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _complete(self, items: list[Item], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Raw output, composite (floats), truth (uint8) and mask of a batch, all on the device."""
         from zoo.data.masked import collate
 
@@ -207,9 +254,9 @@ class Bench:
             finished["edge"] = canny(finished["image"])
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # A method that draws from the global generator instead of `noise` is repeatable all the same.
-            torch.manual_seed(key("benchmark", self.plan.seed, items[0]["id"]))
+            torch.manual_seed(key("benchmark", seed, items[0]["id"]))
             with self.autocast():
-                completed = self.module.complete(finished, self.plan.seed, self.plan.guidance)
+                completed = self.module.complete(finished, seed, self.plan.guidance)
         raw, image = completed.raw.float(), completed.image.float()
         if raw.shape != truth.shape or image.shape != truth.shape:
             raise DataError(f"the method returned {tuple(raw.shape)} and {tuple(image.shape)} for {tuple(truth.shape)}")
@@ -260,6 +307,12 @@ def identity(plan: Plan, method: MethodPlan, sample: str, item: Item | None = No
 def failure(plan: Plan, method: MethodPlan, sample: str, error: str, item: Item | None = None) -> Measured:
     """The row of an image that a method did not complete."""
     return Measured(identity(plan, method, sample, item) | {"error": error, "at": now()}, None)
+
+
+def _not_finite(image: Tensor) -> list[int]:
+    """How many values of each image of a batch are not finite."""
+    counts: list[int] = (~image.isfinite()).flatten(1).sum(1).tolist()
+    return counts
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:

@@ -79,11 +79,13 @@ def _announce(plan: Plan) -> None:
 
     for method in plan.methods:
         trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}, {_near(method.weights)}"
-        print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}", file=sys.stderr)
+        changed = "".join(f", {name}={value}" for name, value in sorted(method.settings.items()))
+        print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}{changed}", file=sys.stderr)
     for name, reason in plan.left_out.items():
         print(f"zoo benchmark: {name} is left out: {reason}", file=sys.stderr)
     captions = f", {plan.captions} captions" if plan.captions != OWN else ""
-    images = f"{plan.count} images of {plan.dataset}, {plan.mask} masks{captions}, {plan.size} pixels"
+    several = f", {plan.samples} samples of each" if plan.samples else ""
+    images = f"{plan.count} images of {plan.dataset}{several}, {plan.mask} masks{captions}, {plan.size} pixels"
     print(f"zoo benchmark: {images}", file=sys.stderr)
 
 
@@ -116,6 +118,7 @@ def plan_options(arguments: Namespace) -> dict[str, Any]:
         "seed": arguments.seed,
         "guidance": tuple(_names(arguments.guidance) or ()) or None,
         "captions": arguments.captions,
+        "samples": arguments.samples,
         "data_root": arguments.root,
         "data_options": _data_options(arguments) or None,
         "split": arguments.split,
@@ -166,18 +169,25 @@ def _data_options(arguments: Namespace) -> dict[str, Any]:
 
 
 def _settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`ecdm.steps=50` as {"ecdm": {"steps": 50}}."""
+    """`ecdm.steps=50` as {"ecdm": {"steps": 50}}; what is no JSON is a text."""
     settings: dict[str, dict[str, Any]] = {}
     for text in texts:
         path, equals, value = text.partition("=")
         method, dot, name = path.rpartition(".")
         if not (equals and dot and method and name):
             raise UsageError(f"'{text}' is not METHOD.OPTION=VALUE", remedy="such as --set ecdm.steps=50")
+        if name in settings.setdefault(method, {}):
+            raise UsageError(f"{path} is set twice", where=f"--set {text}", remedy="leave one of them out")
         try:
-            settings.setdefault(method, {})[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings.setdefault(method, {})[name] = value
+            settings[method][name] = json.loads(value, parse_constant=_no_number)
+        except ValueError:
+            settings[method][name] = value
     return settings
+
+
+def _no_number(text: str) -> None:
+    """Python reads NaN and Infinity as JSON; a plan, which is JSON, cannot hold them."""
+    raise ValueError(text)
 
 
 def fit_missing(options: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,13 +32,13 @@ class Job:
         name: Its path in the folder without ending; keys the method's noise and names the result.
         image: The image file.
         mask: The mask file.
-        out: The file to write.
+        outs: The files to write, one per sample.
     """
 
     name: str
     image: Path
     mask: Path
-    out: Path
+    outs: tuple[Path, ...]
 
 
 def run(arguments: Namespace) -> int:
@@ -52,7 +53,8 @@ def run(arguments: Namespace) -> int:
         if value is None:
             raise UsageError(f"zoo inpaint needs {option}", remedy="zoo inpaint --help")
     check_preset(arguments.preset)
-    jobs = pair(Path(arguments.image), Path(arguments.mask), Path(arguments.out))
+    jobs = pair(Path(arguments.image), Path(arguments.mask), Path(arguments.out), arguments.samples)
+    _check_samples(str(name), arguments.samples)
     module = load_method(str(name), arguments.preset, arguments.weights, arguments.accelerator)
     captions = _captions(arguments, module, jobs)
     failures = 0
@@ -66,8 +68,9 @@ def run(arguments: Namespace) -> int:
                 failures += 1
                 meter.say(f"zoo: {job.name} is left out: {error}")
                 continue
-            meter.update(index, str(job.out))
-    print(f"{len(jobs) - failures} of {len(jobs)} images completed: {arguments.out}")
+            meter.update(index, str(job.outs[-1]))
+    times = f", {arguments.samples} samples of each" if arguments.samples > 1 else ""
+    print(f"{len(jobs) - failures} of {len(jobs)} images completed{times}: {arguments.out}")
     return EXIT_FAILED_ROWS if failures else EXIT_OK
 
 
@@ -99,6 +102,16 @@ def load_method(name: str, preset: str | None, weights: str | None, accelerator:
     return module
 
 
+def _check_samples(name: str, samples: int) -> None:
+    if samples == 1:
+        return
+    from zoo.models import resolve
+
+    if not resolve(name).stochastic:
+        what = f"'{name}' is not stochastic: its {samples} completions of an image would be equal"
+        raise UsageError(what, where="--samples", remedy="leave it out")
+
+
 def _check_device(device: str) -> None:
     import torch
 
@@ -117,13 +130,15 @@ def _captions(arguments: Namespace, module: InpaintingModule, jobs: Sequence[Job
     return read_captions(arguments.caption, {job.name: job.image.name for job in jobs})
 
 
-def pair(image: Path, mask: Path, out: Path) -> list[Job]:
+def pair(image: Path, mask: Path, out: Path, samples: int = 1) -> list[Job]:
     """Which mask belongs to which image, and where the results go; everything is checked before any work.
 
     Args:
         image: A file, or a folder whose pictures are paired by their names without ending.
         mask: A file (for every image), or a folder.
         out: A folder.
+        samples: Results of each image: NAME.png for one, NAME-1.png, NAME-2.png, ... for more. Two images never share
+            a result, since what precedes the last hyphen is the name.
 
     Raises:
         DataError: Something is missing, or an image has no mask.
@@ -145,11 +160,15 @@ def pair(image: Path, mask: Path, out: Path) -> list[Job]:
             where=str(mask),
             remedy="a mask has its image's name, such as cat.png for cat.jpg",
         )
-    jobs = [Job(name, path, masks[name], out / f"{name}.png") for name, path in images.items()]
+    endings = [""] if samples == 1 else [f"-{number}" for number in range(1, samples + 1)]
+    jobs = [
+        Job(name, path, masks[name], tuple(out / f"{name}{ending}.png" for ending in endings))
+        for name, path in images.items()
+    ]
     inputs = {path.resolve() for job in jobs for path in (job.image, job.mask)}
-    for job in jobs:
-        if job.out.resolve() in inputs:
-            raise UsageError("the result would overwrite an input", where=str(job.out), remedy="another --out")
+    for result in (result for job in jobs for result in job.outs):
+        if result.resolve() in inputs:
+            raise UsageError("the result would overwrite an input", where=str(result), remedy="another --out")
     return jobs
 
 
@@ -176,11 +195,11 @@ def _pictures(path: Path, leave_out: Path | None = None) -> dict[str, Path]:
 
 
 def complete(module: InpaintingModule, job: Job, caption: str, arguments: Namespace) -> None:
-    """Completes one image and writes it.
+    """Completes one image and writes it; several samples have the seeds `--seed`, `--seed` + 1, ...
 
     Raises:
         DataError: The image or its mask cannot be used.
-        OSError: The result cannot be written; nothing is left behind.
+        OSError: A result cannot be written; nothing of it is left behind.
     """
     from zoo.data.image import read_image, read_mask
 
@@ -189,16 +208,18 @@ def complete(module: InpaintingModule, job: Job, caption: str, arguments: Namesp
     mask = read_mask(job.mask, size, threshold=arguments.mask_threshold, invert=arguments.invert_mask)
     if arguments.size is not None:
         image, mask = scale(image, mask, arguments.size)
-    try:
-        result = paint(module, job.name, image, mask, caption, arguments.seed)
-    except ZooError:
-        raise
-    except RuntimeError as error:
-        if "out of memory" not in str(error).lower() and "can't allocate" not in str(error):
+    for number, out in enumerate(job.outs):
+        try:
+            with module.sampling() if len(job.outs) > 1 else nullcontext():
+                result = paint(module, job.name, image, mask, caption, arguments.seed + number)
+        except ZooError:
             raise
-        remedy = f"scale it down: --size {module.size}"
-        raise DataError("the image is too large for this machine's memory", str(job.image), remedy) from error
-    save_png(result, job.out)
+        except RuntimeError as error:
+            if "out of memory" not in str(error).lower() and "can't allocate" not in str(error):
+                raise
+            remedy = f"scale it down: --size {module.size}"
+            raise DataError("the image is too large for this machine's memory", str(job.image), remedy) from error
+        save_png(result, out)
 
 
 def scale(image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -186,7 +186,8 @@ def benchmark_parser() -> Parser:
     add("--seed", metavar="N", type=not_negative, help="of the methods' own noise")
     add("--guidance", metavar="A,B", help="edge, segmentation: show these whole")
     add("--captions", metavar="RULE", help="own (default), deranged: another scene's, recoloured: another colour word")
-    add("--set", metavar="K=V", action="append", default=[], help="a method's sampling option: ecdm.steps=50")
+    add("--samples", metavar="N", type=not_negative, help="draw N of each image besides: mean, oracle best, diversity")
+    add("--set", metavar="METHOD.K=V", action="append", default=[], help="a method's option: ecdm.steps=50; repeatable")
     add("--data.root", metavar="DIR", dest="root", help="where the dataset is")
     add("--data.mask_root", metavar="DIR", dest="mask_root", help="folder: where the masks are")
     add("--data.mask_threshold", metavar="N", dest="mask_threshold", type=positive, help="folder: grey masks, 1 to 255")
@@ -227,6 +228,13 @@ def inpaint_parser() -> Parser:
     add("--weights", metavar="FILE", help="safetensors of your own")
     add("--size", metavar="N", type=positive, help="scale the shorter side to N first; default: the image's own size")
     add("--seed", metavar="N", type=not_negative, default=0, help="of the method's noise")
+    add(
+        "--samples",
+        metavar="N",
+        type=positive,
+        default=1,
+        help="of each image: NAME-1.png to NAME-N.png, seeds from --seed on",
+    )
     add("--mask-threshold", metavar="N", type=positive, help="grey masks: levels from this one (1 to 255) are the hole")
     invert = argparse.BooleanOptionalAction
     add("--invert-mask", action=invert, help="black is the hole; --no-invert-mask: white is, beyond doubt")
