@@ -153,6 +153,27 @@ def test_the_largest_singular_value_becomes_one(make: Callable[[], Any]) -> None
     assert torch.linalg.matrix_norm(matrix, 2).item() == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_rows_of_a_transposed_convolution_are_its_inputs_or_its_outputs(dim: int) -> None:
+    torch.manual_seed(0)
+    layer: Any = EnlargingConv(4, 6, dim=dim)
+    with torch.no_grad():
+        layer.parametrizations.weight.original.copy_(torch.randn(6, 3, 3).expand(4, 6, 3, 3))  # all inputs alike
+    for _ in range(200):
+        layer(torch.zeros(1, 4, 2, 2))
+    weight = layer.eval().weight
+    norms = [torch.linalg.matrix_norm(m.flatten(1), 2).item() for m in (weight, weight.transpose(0, 1))]
+    assert norms[dim] == pytest.approx(1.0, abs=1e-3)
+    assert abs(norms[1 - dim] - 1.0) > 0.1
+    assert [len(m.parametrizations.weight[0]._u) for m in _transposed(up(4, 6, dim=dim))] == (
+        [6, 4] if dim == 0 else [6, 6]
+    )
+
+
+def _transposed(block: Residual) -> list[Any]:
+    return [m for m in block.modules() if isinstance(m, nn.ConvTranspose2d)]
+
+
 @pytest.mark.parametrize(
     "make", [first, down, same, up, lambda c, d: Output(c)], ids=["first", "down", "same", "up", "output"]
 )

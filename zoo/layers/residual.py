@@ -41,11 +41,19 @@ class Conv(nn.Conv2d):
 
 
 class EnlargingConv(nn.ConvTranspose2d):
-    """A 3x3 transposed convolution that doubles the size, under spectral normalization."""
+    """A 3x3 transposed convolution that doubles the size, under spectral normalization.
 
-    def __init__(self, channels_in: int, channels_out: int, spectral: bool = True) -> None:
+    Args:
+        channels_in: C of the input.
+        channels_out: C of the output.
+        spectral: Whether the weight is divided by its largest singular value.
+        dim: Which dimension of the weight makes the rows of that matrix: 1, its outputs, or 0, its inputs, as in the
+            weights that PICNet and TDANet published.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, spectral: bool = True, dim: int = 1) -> None:
         super().__init__(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
-        _initialize(self, spectral)
+        _initialize(self, spectral, dim)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         return F.conv_transpose2d(x, _float_weight(self), self.bias, stride=2, padding=1, output_padding=1)
@@ -62,13 +70,13 @@ class Score(nn.Linear):
         return F.linear(x, _float_weight(self), self.bias)
 
 
-def _initialize(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, spectral: bool) -> None:
+def _initialize(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, spectral: bool, dim: int = 0) -> None:
     """Orthogonal weights before normalization, whose scale is then irrelevant; zero biases."""
     nn.init.orthogonal_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     if spectral:
-        spectral_norm(layer)
+        spectral_norm(layer, dim=dim)
 
 
 def _float_weight(layer: nn.Module) -> Tensor:
@@ -116,14 +124,14 @@ def same(
     return Residual(main, nn.Sequential(Conv(c, d, 1, spectral=spectral)))
 
 
-def up(channels_in: int, channels_out: int, spectral: bool = True) -> Residual:
-    """Twice the size, with instance normalization."""
+def up(channels_in: int, channels_out: int, spectral: bool = True, dim: int = 1) -> Residual:
+    """Twice the size, with instance normalization; `dim` as of `EnlargingConv`."""
     c, d = channels_in, channels_out
     main = nn.Sequential(
         nn.InstanceNorm2d(c, affine=True), activation(), Conv(c, d, spectral=spectral),
-        nn.InstanceNorm2d(d, affine=True), activation(), EnlargingConv(d, d, spectral),
+        nn.InstanceNorm2d(d, affine=True), activation(), EnlargingConv(d, d, spectral, dim),
     )  # fmt: skip
-    return Residual(main, nn.Sequential(EnlargingConv(c, d, spectral)))
+    return Residual(main, nn.Sequential(EnlargingConv(c, d, spectral, dim)))
 
 
 class Output(nn.Module):

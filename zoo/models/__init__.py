@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MODELS = {
     "deepfill": "zoo.models.deepfill.DeepFill",
     "cma": "zoo.models.cma.CMA",
+    "nigdt": "zoo.models.nigdt.NIGDT",
 }
 CONTROLS = {
     "truth": "zoo.models.controls.Truth",
