@@ -90,6 +90,7 @@ class CMA(InpaintingModule):
         beta: β, weight of the reconstruction.
         gamma: γ, weight of the adversarial losses.
         recon_hole: Weight of the hole alone within the reconstruction; 0 is the paper's.
+        recon_power: Power of the differences in that term.
         teacher: Where the targets of CMAD and ISD come from: the encoder itself, `shared_sg` without gradient or
             `shared_grad` with; a copy of its start, `frozen`; or its moving average, `ema`.
         ema_decay: Of the `ema` teacher.
@@ -160,6 +161,7 @@ class CMA(InpaintingModule):
         beta: float = 1.0,
         gamma: float = 0.1,
         recon_hole: float = 0.0,
+        recon_power: float = 1.0,
         teacher: str = "shared_sg",
         ema_decay: float = 0.999,
         isd_kind: str = "channel_softmax",
@@ -234,7 +236,7 @@ class CMA(InpaintingModule):
         with self.turn("generator") as minimize:
             weighed = self._alignment_terms(encoded, M, tokens, batch["id"])
             if self.options["recon"]:
-                l_1 = losses.reconstruction(I_r, I_gt, M, self.options["recon_hole"])
+                l_1 = losses.reconstruction(I_r, I_gt, M, self.options["recon_hole"], self.options["recon_power"])
                 weighed["l_1"] = (self.options["beta"], l_1)
             for name, D in critics.items():
                 x, counted = self._views(name, seen, M)
