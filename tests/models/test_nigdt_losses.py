@@ -45,6 +45,17 @@ def test_the_last_output_alone_is_the_equation_as_printed() -> None:
     torch.testing.assert_close(I_g.grad, (I_g - I).sign().detach() / I.numel())
 
 
+def test_the_hole_of_each_sample_may_count_besides_at_every_scale() -> None:
+    I, M = torch.zeros(3, 3, 8, 8), torch.zeros(3, 1, 8, 8)  # noqa: E741
+    M[0, :, :2, :2], M[1, :, 4:] = 1.0, 1.0  # the third has none
+    fine = torch.stack([torch.full((3, 8, 8), value) for value in (0.5, -0.1, 0.7)])
+    coarse = 2.0 * fine[..., ::2, ::2]
+    plain = losses.reconstruction([coarse, fine], I, M)
+    assert plain.item() == pytest.approx(3.0 * (0.5 + 0.1 + 0.7) / 3)
+    with_holes = losses.reconstruction([coarse, fine], I, M, hole=4.0)
+    assert (with_holes - plain).item() == pytest.approx(4.0 * (0.3 + 0.6))
+
+
 def test_eq_12_the_feature_term_is_the_mean_square_and_leaves_the_true_image_alone() -> None:
     D1_I, D1_I_g = (torch.randn(2, 1, 6, 6, requires_grad=True) for _ in range(2))
     loss = losses.feature(D1_I, D1_I_g)

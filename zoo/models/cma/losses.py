@@ -116,8 +116,10 @@ def reconstruction(I_r: Tensor, I_gt: Tensor, M: Tensor, hole: float = 0.0, powe
     difference = (I_r.float() - I_gt).abs()
     loss = difference.mean()
     if hole > 0:
-        # of each sample, or large holes would leave little weight to small ones
-        loss = loss + hole * ((difference**power * M).sum((1, 2, 3)) / (3.0 * M.sum((1, 2, 3))).clamp_min(1.0)).mean()
+        # of each sample that has one, or large holes would leave little weight to small ones
+        pixels = 3.0 * M.sum((1, 2, 3))
+        inside = (difference**power * M).sum((1, 2, 3)) / pixels.clamp_min(1.0)
+        loss = loss + hole * inside.sum() / (pixels > 0).sum().clamp_min(1)
     return loss
 
 

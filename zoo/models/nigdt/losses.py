@@ -39,9 +39,10 @@ def reconstruction(I_g: Sequence[Tensor], I: Tensor, M: Tensor | None = None, ho
         scales.append(distance.mean())
         if M is not None and hole > 0:
             share = F.interpolate(M.float(), x.shape[-2:], mode="area")
-            # of each sample, or large holes would leave little weight to small ones
-            inside = (distance * share).sum((1, 2, 3)) / (3.0 * share.sum((1, 2, 3))).clamp_min(1.0)
-            scales.append(hole * inside.mean())
+            # of each sample that has one, or large holes would leave little weight to small ones
+            pixels = 3.0 * share.sum((1, 2, 3))
+            inside = (distance * share).sum((1, 2, 3)) / pixels.clamp_min(EPS)
+            scales.append(hole * inside.sum() / (pixels > 0).sum().clamp_min(1))
     return torch.stack(scales).sum()
 
 

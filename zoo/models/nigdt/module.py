@@ -207,6 +207,7 @@ class NIGDT(InpaintingModule):
             if use_match:
                 self.match.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
+        self.train()  # Lightning trains in the mode that it finds: what is frozen must be in evaluation mode from here on
 
     def _build(self) -> None:
         """The networks of the second stage."""
@@ -415,7 +416,7 @@ class NIGDT(InpaintingModule):
     def schedulers_by_name(self) -> dict[str, LRScheduler]:
         """Match networks slow down by 2 % an epoch to a tenth, as AttnGAN's; the rest as `decay` says."""
         if self.stage == "match":
-            _ = self.trainer.estimated_stepping_batches  # the call sets num_training_batches, infinite for endless data
+            self.trainer.fit_loop.setup_data()  # it sets num_training_batches, infinite for endless data
             epoch = max(1.0, self.trainer.num_training_batches / self.accumulate)
             return {"match": LambdaLR(self.by_name["match"], lambda step: max(0.1, 0.98 ** (step // epoch)))}
         if self.options["decay"] == "constant":
