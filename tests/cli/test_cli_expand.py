@@ -225,3 +225,11 @@ def test_a_run_can_be_resumed_without_naming_its_method(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="needs a method"):
         expand(["fit", "--resume", "auto"])
+
+
+def test_a_method_may_have_further_presets_and_overlays_of_stages_are_none() -> None:
+    assert "configs/model/nigdt/tdanet.yaml" in " ".join(expand(["fit", "--model", "nigdt", "--preset", "tdanet"]))
+    with pytest.raises(UsageError, match="tdanet"):
+        expand(["fit", "--model", "deepfill", "--preset", "tdanet"])
+    with pytest.raises(UsageError, match=r"nano\.match"):
+        expand(["fit", "--model", "nigdt", "--preset", "nano.match"])

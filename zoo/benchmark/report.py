@@ -31,7 +31,7 @@ def render_table(summary: Summary, width: int = WIDTH) -> str:
     """
     lines = [*headline(summary), *notices(summary), "", *_text_table(partial(grid, summary), width)]
     if samples_grid(summary):
-        lines += ["", samples_title(summary), "", *_text_table(partial(samples_grid, summary), width)]
+        lines += ["", samples_title(summary), *_text_table(partial(samples_grid, summary), width)]
     return "\n".join(lines).rstrip() + "\n"
 
 

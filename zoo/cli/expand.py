@@ -114,7 +114,7 @@ def _preset(preset: str | None, data: str | None) -> str:
 
 
 def _model_options(verb: str, model: str | None, preset: str | None, data: str | None) -> tuple[list[str], list[str]]:
-    check_preset(preset)
+    check_preset(preset, model)
     if model is None:
         if preset is not None:
             raise UsageError("--preset chooses a recipe, and --config already gives one", remedy="drop one of the two")
@@ -160,10 +160,14 @@ def _plain_options(verb: str, known: Namespace, data: str | None) -> list[str]:
     return options
 
 
-def check_preset(preset: str | None) -> None:
-    """Refuses a name that is no preset."""
-    if preset is not None and preset not in PRESETS:
-        raise unknown_name("preset", preset, list(PRESETS))
+def check_preset(preset: str | None, model: str | None = None) -> None:
+    """Refuses a name that is no preset: neither `nano` nor `paper`, nor a further recipe of the method, or of any."""
+    if preset is None or preset in PRESETS:
+        return
+    folder = resource("configs/model")
+    further = {path.stem for path in folder.glob(f"{model if model in MODELS else '*'}/*.yaml") if "." not in path.stem}
+    if preset not in further:
+        raise unknown_name("preset", preset, [*PRESETS, *sorted(further - {*PRESETS})])
 
 
 def one(values: list[str], option: str) -> str | None:

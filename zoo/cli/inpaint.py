@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
     ):
         if value is None:
             raise UsageError(f"zoo inpaint needs {option}", remedy="zoo inpaint --help")
-    check_preset(arguments.preset)
+    check_preset(arguments.preset, str(name))
     jobs = pair(Path(arguments.image), Path(arguments.mask), Path(arguments.out), arguments.samples)
     _check_samples(str(name), arguments.samples)
     module = load_method(str(name), arguments.preset, arguments.weights, arguments.accelerator)
