@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 
 from benchmarks.gpu import main
+from zoo.models import names
 
 
 def test_the_dry_run_measures_and_benchmarks(tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), "--dry-run"]) == 0
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert "mean nothing" in results["device"]
-    assert {(row["method"], row["preset"]) for row in results["fit"]} >= {("deepfill", "paper"), ("deepfill", "nano")}
+    assert {(row["method"], row["preset"]) for row in results["fit"]} == {
+        (m, p) for m in names() for p in ("paper", "nano")
+    }
+    assert all(row["images_per_second"] > 0 and row["loader_images_per_second"] > 0 for row in results["fit"])
     assert all(row["finite"] and row["steps"] == 2 and row["precision"] == "bf16-mixed" for row in results["fit"])
     assert results["benchmark"]["exit"] == 0
     methods = results["benchmark"]["summary"]["methods"]

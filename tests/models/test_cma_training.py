@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -468,9 +469,21 @@ def test_mixed_precision_trains(precision: Any) -> None:
 def test_features_that_collapse_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     module = make()
     monkeypatch.setattr(module, "_minimize", lambda name, loss: None)  # so that it stays at iteration 0
-    monkeypatch.setattr(implementation, "COLLAPSED", -1.0)
-    with pytest.warns(UserWarning, match="captions no longer matter"):
-        values = logged(fit(module, **ONCE))
+    signs: list[tuple[float, float]] = [(0.96, 0.97), (0.96, 0.94), (0.94, 0.99)]
+    found = []
+    for pair in signs:
+        monkeypatch.setattr(losses, "collapse", lambda *_, pair=pair: tuple(map(torch.tensor, pair)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(module, **ONCE)
+        found.append(any("captions no longer matter" in str(warning.message) for warning in caught))
+    assert found == [True, False, False]  # both must be near 1
+
+
+def test_the_monitor_is_of_the_corrupted_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make()
+    monkeypatch.setattr(module, "_minimize", lambda name, loss: None)
+    values = logged(fit(module, **ONCE))
     tokens = module._tokens(scenes()["caption"])
     with torch.no_grad():
         encoded = module._encode(*(scenes()["image"] * 2 - 1 for _ in range(2)), 0 * scenes()["mask"], tokens)

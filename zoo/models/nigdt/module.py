@@ -207,7 +207,7 @@ class NIGDT(InpaintingModule):
             if use_match:
                 self.match.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
-        self.train()  # Lightning trains in the mode that it finds: what is frozen must be in evaluation mode from here on
+        self.train()  # Lightning keeps the mode that it finds: what is frozen must be in evaluation mode by now
 
     def _build(self) -> None:
         """The networks of the second stage."""
