@@ -3,7 +3,7 @@
 For each method: its `paper` and `nano` presets train 50 steps of their last stage at their own size and batch in
 bf16-mixed (images per second, peak memory, all weights finite), and `zoo benchmark` runs in bf16-mixed. The batches are
 drawn before, so that the steps are timed and not the loader, whose speed is given apart; pretrained parts have random
-weights. Results go to FOLDER/gpu.json. `--dry-run` does the same on the CPU with two steps of two images at 64 pixels:
+weights. Results go to FOLDER/gpu.json. `--dry-run` does the same on the CPU with two steps of two images at 96 pixels:
 it shows that the command runs, and its figures mean nothing.
 """
 
@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.dry_run and not torch.cuda.is_available():
         print("no CUDA device is here; --dry-run runs on the CPU", file=sys.stderr)
         return 2
-    tiny = {"steps": 2, "batch_size": 2, "size": 64, "accelerator": "cpu", "precision": "bf16-mixed"}
+    tiny = {"steps": 2, "batch_size": 2, "size": 96, "accelerator": "cpu", "precision": "bf16-mixed"}
     full = {"steps": 50, "batch_size": None, "size": None, "accelerator": "gpu", "precision": "bf16-mixed"}
     settings = tiny if arguments.dry_run else full
     arguments.out.mkdir(parents=True, exist_ok=True)

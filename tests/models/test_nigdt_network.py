@@ -406,3 +406,8 @@ def test_parameters_of_the_nano_networks() -> None:
     assert count(encoder) + 2 * count(Projection(144, 16, 48)) + 48 * 48 == 728_960
     assert count(Generator(**NANO)) == 306_239
     assert count(Discriminator((16, 32, 48, 48), halvings=3, attention_after=0)) == 79_393
+
+
+def test_discriminators_say_how_large_images_must_be() -> None:
+    with pytest.raises(UsageError, match="at least 24 pixels"):
+        Discriminator((4, 4, 4, 4), 3, 0)(torch.zeros(1, 3, 16, 16))

@@ -12,6 +12,8 @@ from zoo.layers.residual import SLOPE, Conv
 from zoo.models.nigdt.network import downwards
 from zoo.models.nigdt.shortlong import ShortLongAttention
 
+LEAST = 3  # cells that the last convolution, without padding, needs a side
+
 
 class Discriminator(nn.Module):
     """Residual layers with short-term attention, and a map of scores.
@@ -39,8 +41,16 @@ class Discriminator(nn.Module):
         self.score = Conv(channels[-1], 1, padding=0)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores B 1 h-2 w-2 of images B 3 H W in [-1, 1], where features are h x w."""
-        score: Tensor = self.score(self.features(image))
+        """Scores B 1 h-2 w-2 of images B 3 H W in [-1, 1], where features are h x w.
+
+        Raises:
+            UsageError: The image is so small that no score is left.
+        """
+        features = self.features(image)
+        if min(features.shape[-2:]) < LEAST:
+            step = image.shape[-1] // features.shape[-1]
+            raise UsageError(f"nigdt's discriminators need images of at least {LEAST * step} pixels a side")
+        score: Tensor = self.score(features)
         return score
 
     def features(self, image: Tensor) -> Tensor:
