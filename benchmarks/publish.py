@@ -3,7 +3,7 @@
 A name is a mask, or a mask and how captions are edited: `object`, `freeform`, `center`, `object-deranged`,
 `object-recoloured`. For each: `zoo benchmark --dataset shapes --mask MASK [--captions RULE] [--samples N]` with the
 shipped weights (several samples for `object` alone), then into `benchmarks/results/shapes-NAME/`: the plan, the tables,
-the strip and all rows. Where the README has marks for a name, the table between them is replaced. Nobody types a result.
+the strip and all rows. Where the README has marks for a name, the table between them is replaced.
 """
 
 from __future__ import annotations
