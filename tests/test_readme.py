@@ -38,7 +38,7 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("mask", ["object", "freeform"])
+@pytest.mark.parametrize("mask", ["object", "freeform", "object-recoloured", "object-deranged"])
 def test_the_tables_are_the_measured_ones(mask: str) -> None:
     table = README.split(f"<!-- table {mask}: begin -->")[1].split(f"<!-- table {mask}: end -->")[0].strip()
     assert table == (ROOT / "benchmarks" / "results" / f"shapes-{mask}" / "table.md").read_text().strip()

@@ -299,7 +299,8 @@ def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str
         state = load_file(str(path))
         common = {name: tensor for name, tensor in state.items() if name in own}
         _check_shapes(common, own, stage, module.stage, path)
-        print(f"zoo fit: {len(common)} of {len(state)} tensors taken over from {path}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the helper processes of a distributed fit do the same
+            print(f"zoo fit: {len(common)} of {len(state)} tensors taken over from {path}", file=sys.stderr)
         taken |= common
     if stages and not taken:
         raise WeightsError(
