@@ -307,3 +307,23 @@ def test_the_crop_has_a_gradient_at_every_pixel_of_the_square_and_nowhere_else()
     inside[4:25, 11:32] = True
     assert torch.equal(image.grad[0, 0] > 0, inside)
     assert image.grad.sum().item() == pytest.approx(3 * 64, rel=1e-5)  # each target pixel is a mean
+
+
+def test_every_layer_of_the_decoder_may_be_shown_the_mask() -> None:
+    torch.manual_seed(0)
+    generator = make(mask_channel=False, mask_skip=True).eval()
+    seen = [[] for _ in range(len(generator.up) + 1)]  # type: ignore[var-annotated]
+    for k, layer in enumerate([*generator.up, generator.head]):
+        layer.register_forward_pre_hook(lambda _, inputs, k=k: seen[k].append(inputs[0]))
+    P, e = generator.options.patch, generator.options.prior
+    V, M = torch.randn(1, 16, e), torch.zeros(1, 1, 4 * P, 4 * P)
+    M[..., P : 2 * P, P : 2 * P] = 1.0
+    with torch.no_grad():
+        for mask in (torch.zeros_like(M), M):
+            generator(torch.zeros(1, 3, 4 * P, 4 * P), mask, V)
+    assert all(not torch.equal(without, shown) for without, shown in seen)
+    first = generator.masks[0]
+    cells = torch.zeros(1, 1, 4, 4)
+    cells[..., 1, 1] = 1.0
+    expected = torch.nn.functional.conv2d(cells, first.weight, padding=1)
+    torch.testing.assert_close(seen[0][1] - seen[0][0], expected)

@@ -103,22 +103,21 @@ def contrastive_wpa(d_pos: Tensor, d_neg: Tensor, usable: Tensor, margin: float 
     return hinge.sum() / usable.sum().clamp_min(1)
 
 
-def reconstruction(I_r: Tensor, I_gt: Tensor, M: Tensor, hole: float = 0.0, power: float = 1.0) -> Tensor:
-    """Eq. 12: mean |I_r - I_gt| over the whole image, plus `hole` times the mean of its power over each sample's hole.
+def reconstruction(I_r: Tensor, I_gt: Tensor, M: Tensor, hole: float = 0.0) -> Tensor:
+    """Eq. 12: mean |I_r - I_gt| over the whole image, plus `hole` times the same over each sample's hole.
 
     Args:
         I_r: B 3 H W, restored, in [-1, 1].
         I_gt: B 3 H W.
         M: B 1 H W, 1 = hole.
         hole: 0 is the paper's.
-        power: Of the difference in the hole term. At 2, grain that nothing can tell weighs less than a missing outline.
     """
     difference = (I_r.float() - I_gt).abs()
     loss = difference.mean()
     if hole > 0:
         # of each sample that has one, or large holes would leave little weight to small ones
         pixels = 3.0 * M.sum((1, 2, 3))
-        inside = (difference**power * M).sum((1, 2, 3)) / pixels.clamp_min(1.0)
+        inside = (difference * M).sum((1, 2, 3)) / pixels.clamp_min(1.0)
         loss = loss + hole * inside.sum() / (pixels > 0).sum().clamp_min(1)
     return loss
 

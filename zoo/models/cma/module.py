@@ -69,9 +69,8 @@ class CMA(InpaintingModule):
         up: Channels of the five layers of the up-sampling decoder.
         down_input: What Eq. 3 down-samples: `pixels`, `prior_image`, `both` or `tokens`.
         mask_channel: Whether pixels come with their mask.
-        prior_skip: V̂ enters the decoder at the `bottleneck`, at `all` layers, or at all as `subpixel` maps.
+        prior_skip: V̂ enters the decoder at the `bottleneck` or at `all` layers.
         mask_skip: Whether every layer of the decoder is shown the mask.
-        spectral: Whether the generator's convolutions are under spectral normalization; the discriminators' always are.
         critic: Channels of the five layers of either discriminator.
         critic_halvings: Layers of the global discriminator that halve the size.
         local_halvings: Layers of the local discriminator that halve the size.
@@ -90,7 +89,6 @@ class CMA(InpaintingModule):
         beta: β, weight of the reconstruction.
         gamma: γ, weight of the adversarial losses.
         recon_hole: Weight of the hole alone within the reconstruction; 0 is the paper's.
-        recon_power: Power of the differences in that term.
         teacher: Where the targets of CMAD and ISD come from: the encoder itself, `shared_sg` without gradient or
             `shared_grad` with; a copy of its start, `frozen`; or its moving average, `ema`.
         ema_decay: Of the `ema` teacher.
@@ -142,7 +140,6 @@ class CMA(InpaintingModule):
         mask_channel: bool = True,
         prior_skip: str = "bottleneck",
         mask_skip: bool = False,
-        spectral: bool = True,
         critic: Sequence[int] = (64, 128, 256, 512, 512),
         critic_halvings: int = 5,
         local_halvings: int = 5,
@@ -161,7 +158,6 @@ class CMA(InpaintingModule):
         beta: float = 1.0,
         gamma: float = 0.1,
         recon_hole: float = 0.0,
-        recon_power: float = 1.0,
         teacher: str = "shared_sg",
         ema_decay: float = 0.999,
         isd_kind: str = "channel_softmax",
@@ -191,7 +187,7 @@ class CMA(InpaintingModule):
         self.tokenizer = make_tokenizer(tokenizer, vocabulary, text_length)
         sizes = EncoderOptions(patch, table, hidden, layers, heads, intermediate, text_length, init_std)
         self.encoder = VisionLanguageEncoder(len(self.tokenizer), sizes)
-        readings = GeneratorOptions(hidden, patch, down, up, down_input, mask_channel, prior_skip, mask_skip, spectral)
+        readings = GeneratorOptions(hidden, patch, down, up, down_input, mask_channel, prior_skip, mask_skip)
         self.generator = Generator(readings)
         self.critics = torch.nn.ModuleDict()
         if global_adv:
@@ -236,7 +232,7 @@ class CMA(InpaintingModule):
         with self.turn("generator") as minimize:
             weighed = self._alignment_terms(encoded, M, tokens, batch["id"])
             if self.options["recon"]:
-                l_1 = losses.reconstruction(I_r, I_gt, M, self.options["recon_hole"], self.options["recon_power"])
+                l_1 = losses.reconstruction(I_r, I_gt, M, self.options["recon_hole"])
                 weighed["l_1"] = (self.options["beta"], l_1)
             for name, D in critics.items():
                 x, counted = self._views(name, seen, M)

@@ -15,7 +15,7 @@ from zoo.errors import UsageError
 from zoo.layers.residual import SLOPE, Conv, Output, Score, down, first, same, up
 
 DOWN_INPUTS = ("pixels", "prior_image", "both", "tokens")
-PRIOR_SKIPS = ("bottleneck", "all", "subpixel")
+PRIOR_SKIPS = ("bottleneck", "all")
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,8 @@ class GeneratorOptions:
         down_input: What Eq. 3 down-samples: `pixels` of the corrupted image, a `prior_image` made of V̂, `both`, or the
             `tokens` V̂ themselves.
         mask_channel: Whether pixels come with their mask.
-        prior_skip: Where V̂ enters the decoder: the `bottleneck`; `all` layers, enlarged bilinearly; or all of them and
-            the head as `subpixel` maps, so that one patch's vector can say what lies where within it.
+        prior_skip: Where V̂ enters the decoder: the `bottleneck`, or `all` layers.
         mask_skip: Whether every layer of the decoder is shown the mask, averaged to its size.
-        spectral: Whether convolutions are under spectral normalization.
     """
 
     prior: int = 768
@@ -44,7 +42,6 @@ class GeneratorOptions:
     mask_channel: bool = True
     prior_skip: str = "bottleneck"
     mask_skip: bool = False
-    spectral: bool = True
 
 
 def halvings(patch: int, layers: int) -> int:
@@ -59,19 +56,12 @@ def halvings(patch: int, layers: int) -> int:
     return count
 
 
-def subpixel(channels_in: int, channels_out: int, r: int) -> nn.Sequential:
-    """A map r times as large, each vector becoming r x r of them."""
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out * r * r, 1), nn.PixelShuffle(r))
-
-
 class DownSampling(nn.Sequential):
     """Eq. 3: five residual layers from pixels to the grid of the patches; those beyond log2 P keep the size."""
 
-    def __init__(self, channels_in: int, channels: Sequence[int], halve: int, spectral: bool = True) -> None:
-        blocks = [first(channels_in, channels[0], spectral)]
-        blocks += [
-            (down if k < halve else same)(c, d, spectral=spectral) for k, (c, d) in enumerate(pairwise(channels), 1)
-        ]
+    def __init__(self, channels_in: int, channels: Sequence[int], halve: int) -> None:
+        blocks = [first(channels_in, channels[0])]
+        blocks += [(down if k < halve else same)(c, d) for k, (c, d) in enumerate(pairwise(channels), start=1)]
         super().__init__(*blocks)
 
 
@@ -92,26 +82,19 @@ class Generator(nn.Module):
                 raise UsageError(f"cma's {name} cannot be '{getattr(options, name)}'", remedy=f"one of {choices}")
         self.options = options
         e, P, C, U = options.prior, options.patch, list(options.down), list(options.up)
-        halve, spectral = halvings(P, len(C)), options.spectral
+        halve = halvings(P, len(C))
         images = {"pixels": 3, "prior_image": 3, "both": 6, "tokens": 0}[options.down_input]
         if options.down_input == "tokens":
-            self.down: nn.Module = nn.Sequential(*(same(c, d, spectral=spectral) for c, d in pairwise([e, *C])))
+            self.down: nn.Module = nn.Sequential(*(same(c, d) for c, d in pairwise([e, *C])))
         else:
-            self.down = DownSampling(images + options.mask_channel, C, halve, spectral)
+            self.down = DownSampling(images + options.mask_channel, C, halve)
         self.to_image = nn.Linear(e, 3 * P * P) if options.down_input in ("prior_image", "both") else None
-        self.skip = Conv(e, C[-1], 1, spectral=spectral)
+        self.skip = Conv(e, C[-1], 1)
         kept, widths = len(U) - halve, [2 * C[-1], *U]
-        self.up = nn.ModuleList(
-            (same if k < kept else up)(c, d, spectral=spectral) for k, (c, d) in enumerate(pairwise(widths))
-        )
-        self.skips = nn.ModuleList()
-        if options.prior_skip == "all":
-            self.skips.extend(Conv(e, c, 1, spectral=spectral) for c in widths[:-1])
-        elif options.prior_skip == "subpixel":
-            steps = [2 ** max(0, k - kept) for k in range(len(widths))]
-            self.skips.extend(subpixel(e, c, r) for c, r in zip(widths, steps, strict=True))
+        self.up = nn.ModuleList((same if k < kept else up)(c, d) for k, (c, d) in enumerate(pairwise(widths)))
+        self.skips = nn.ModuleList(Conv(e, c, 1) for c in (widths[:-1] if options.prior_skip == "all" else []))
         self.masks = nn.ModuleList(nn.Conv2d(1, c, 3, padding=1) for c in (widths if options.mask_skip else []))
-        self.head = Output(U[-1], spectral)
+        self.head = Output(U[-1])
 
     def forward(self, x_m: Tensor, M: Tensor, V: Tensor) -> Tensor:
         """Eq. 3 and 4: the restored image, B 3 H W in [-1, 1].

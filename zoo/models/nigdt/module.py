@@ -81,7 +81,7 @@ class NIGDT(InpaintingModule):
         attention_softmax: Over `words`, or over the `area`.
         pool: Eq. 7 on `both` paths, on the `negative` one alone, or on `none` (ablation "no max-pooling").
         invalid_as_zero: See `DualAttention`.
-        use_text: False is the ablation without text.
+        use_text: False is the ablation without text, and so without L_T.
         use_attention: False is the ablation without attention.
         use_match: False is the ablation without L_T; the first stage trains the text encoder all the same.
         freeze_text: False trains the text encoder in the second stage too.
@@ -198,13 +198,14 @@ class NIGDT(InpaintingModule):
         self.k = k
         self.tokenizer = WordTokenizer(vocabulary, text_length, brackets=False)
         self.text = TextEncoder(len(self.tokenizer), embedding, words, cell, dropout, bidirectional)
-        if self.stage == "match" or use_match:
+        self.matched = use_match and use_text  # L_T of no text has no gradient
+        if self.stage == "match" or self.matched:
             side: InceptionTrunk | SmallTrunk = InceptionTrunk() if trunk == "inception" else SmallTrunk(match_channels)
             self.match = MatchNetwork(side, side.regions, side.pooled, words)
         if self.stage == "inpaint":
             self._build()
             self.text.requires_grad_(not freeze_text)
-            if use_match:
+            if self.matched:
                 self.match.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
         self.train()  # Lightning keeps the mode that it finds: what is frozen must be in evaluation mode by now
@@ -260,10 +261,10 @@ class NIGDT(InpaintingModule):
         return (I_g + 1.0) / 2.0
 
     def _describe(self, captions: Sequence[str]) -> Described:
-        """t_wrd and t_sent; zeros without text."""
+        """t_wrd and t_sent; zeros without text, in the second stage."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options["freeze_text"]):
             described: Described = self.text(Tokens(*(part.to(self.device) for part in self.tokenizer(captions))))
-        if self.options["use_text"]:
+        if self.options["use_text"] or self.stage == "match":
             return described
         return Described(torch.zeros_like(described.words), torch.zeros_like(described.sentence), described.known)
 
@@ -329,7 +330,7 @@ class NIGDT(InpaintingModule):
             weighed = self._distribution_terms(p, q, M, len(paths["g"]))
             for name, outputs in paths.items():
                 weighed |= self._image_terms(name, outputs, I, M, critics)
-                if self.options["use_match"]:
+                if self.matched:
                     words, sentence, known = described  # they are no targets of this loss
                     fixed = Described(words.detach(), sentence.detach(), known)
                     codes = gather(self._codes(outputs[-1], fixed, batch["id"]))
@@ -443,7 +444,7 @@ class NIGDT(InpaintingModule):
         if self.stage == "inpaint":
             if self.options["freeze_text"]:
                 self.text.eval()
-            if self.options["use_match"]:
+            if self.matched:
                 self.match.eval()
         return self
 
