@@ -257,32 +257,37 @@ class InpaintingModule(LightningModule):
         return min(total, trainer.max_steps) if trainer.max_steps >= 0 else total
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[Callable[[Tensor], None]]:
+    def turn(self, *names: str) -> Iterator[Callable[[Tensor], None]]:
         """One network's turn: only the parameters of its optimizer require gradients inside.
 
         Yields a function that takes the loss: backward, and at every `accumulate`-th call clip, step and zero. Written
         once here because Lightning leaves all of it to the module when there are two optimizers.
 
         Args:
-            name: A key of `optimizers_by_name`.
+            names: A key of `optimizers_by_name`; several where the parameters of one network are shared out among
+                optimizers, which then step together.
         """
-        if self.trainer is None or name not in self.by_name:
-            raise UsageError(f"no optimizer '{name}'", remedy=f"one of {', '.join(self.by_name)}")
-        mine = {id(p) for p in _parameters(self.by_name[name])}
+        for name in names:
+            if self.trainer is None or name not in self.by_name:
+                raise UsageError(f"no optimizer '{name}'", remedy=f"one of {', '.join(self.by_name)}")
+        mine = {id(p) for name in names for p in _parameters(self.by_name[name])}
         others = [p for o in self.by_name.values() for p in _parameters(o) if id(p) not in mine and p.requires_grad]
         for parameter in others:
             parameter.requires_grad_(False)
         try:
-            yield lambda loss: self._minimize(name, loss)
+            yield lambda loss: self._minimize(names, loss)
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
 
-    def _minimize(self, name: str, loss: Tensor) -> None:
+    def _minimize(self, names: Sequence[str], loss: Tensor) -> None:
         self.manual_backward(loss / self.accumulate)
-        self._backwards[name] = self._backwards.get(name, 0) + 1
-        if self._backwards[name] % self.accumulate:
-            return
+        self._backwards[names[0]] = self._backwards.get(names[0], 0) + 1
+        if self._backwards[names[0]] % self.accumulate == 0:
+            for name in names:
+                self._step(name)
+
+    def _step(self, name: str) -> None:
         index = list(self.by_name).index(name)
         wrapped = self.optimizers()
         optimizer = wrapped[index] if isinstance(wrapped, list) else wrapped

@@ -61,6 +61,47 @@ def test_optimizers_are_of_the_kind_with_the_settings_they_are_given() -> None:
     assert type(make(optimizer="adam").optimizers_by_name()["global"]) is torch.optim.Adam
 
 
+def test_muon_takes_the_matrices_of_the_encoders_layers_and_nothing_else() -> None:
+    module = make(optimizer="muon", muon_lr=3e-3, weight_decay=0.03)
+    made = module.optimizers_by_name()
+    assert [type(optimizer) for optimizer in made.values()] == [
+        torch.optim.AdamW,
+        torch.optim.Muon,
+        *[torch.optim.AdamW] * 2,
+    ]
+    names = {id(p): n for n, p in module.named_parameters()}
+    owned = [names[id(p)] for optimizer in made.values() for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(names.values())
+    (group,) = made["matrices"].param_groups
+    assert (group["lr"], group["weight_decay"]) == (3e-3, 0.03)
+    matrices = {names[id(p)] for p in group["params"]}
+    assert matrices == {
+        n
+        for n, p in module.named_parameters()
+        if n.startswith("encoder.vilt.encoder.layer.") and n.endswith(".weight") and p.ndim == 2
+    }
+    assert len(matrices) == 6 * module.options["layers"]
+
+
+def test_with_muon_all_of_encoder_and_generator_step_together_and_count_once() -> None:
+    module = CMA(**make(optimizer="muon", accumulate=2).hparams)
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    counted: list[int] = []
+
+    class Counting(CMA):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            super().on_before_optimizer_step(optimizer)
+            counted.append(list(self.by_name.values()).index(optimizer))
+
+    learnt = Counting(**module.hparams)
+    learnt.load_state_dict(module.state_dict())
+    fit(learnt, *[scenes()] * 4, max_epochs=1, max_steps=-1)
+    assert counted == [2, 3, 0, 1] * 2
+    assert learnt.trainer.global_step == 2
+    still = {n for n, p in learnt.named_parameters() if torch.equal(p, before[n])}
+    assert not {n for n in still if n.startswith("encoder.vilt.encoder.layer.")}
+
+
 def test_biases_norms_embeddings_and_the_mask_token_do_not_decay() -> None:
     module = make()
     names = {id(p): n for n, p in module.named_parameters()}

@@ -124,6 +124,10 @@ class VisionLanguageEncoder(nn.Module):
         length = tokens.ids.shape[1]
         return Encoded(out[:, :length], out[:, length + 1 :])  # the image's [CLS] lies between them
 
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights of attention and feed-forward networks: no tables, biases, norms, nor the patch projection."""
+        return [p for p in self.vilt.encoder.parameters() if p.ndim == 2]
+
     def embed(self, image: Tensor, masked: Tensor) -> Tensor:
         """Eq. 1 with [Vmask] and positions: B 1+N e, the image's [CLS] first."""
         embeddings = self.vilt.embeddings

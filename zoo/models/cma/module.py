@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adam, AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from zoo.batch import Batch
@@ -39,7 +39,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "wpa_solver": tuple(PLANS),
     "adv_input": ("raw", "composite"),
     "local_crop": ("box_resize", "mask_multiply"),
-    "optimizer": ("adamw", "adam"),
+    "optimizer": ("adamw", "adam", "muon"),
     "decay": ("linear", "constant"),
 }
 
@@ -104,7 +104,9 @@ class CMA(InpaintingModule):
         lr: Learning rate of both sides.
         betas: β1 and β2 of encoder and generator.
         critic_betas: β1 and β2 of the discriminators.
-        optimizer: `adamw`, or `adam` with coupled L2.
+        optimizer: `adamw`; `adam` with coupled L2; or `muon`: AdamW but for the matrices of the encoder's layers, whose
+            updates are made orthogonal (`torch.optim.Muon`), for training from scratch.
+        muon_lr: Learning rate of those matrices.
         weight_decay: Not applied to biases, norms, embeddings and [Vmask].
         warmup: Iterations of linear warm-up.
         decay: After it, the learning rate of encoder and generator falls `linear`ly to zero or stays `constant`.
@@ -172,6 +174,7 @@ class CMA(InpaintingModule):
         betas: Sequence[float] = (0.9, 0.999),
         critic_betas: Sequence[float] = (0.5, 0.999),
         optimizer: str = "adamw",
+        muon_lr: float = 2e-3,
         weight_decay: float = 0.01,
         warmup: int = 2000,
         decay: str = "linear",
@@ -229,7 +232,7 @@ class CMA(InpaintingModule):
                 D_real, D_fake = D(x).chunk(2)
                 terms[f"l_d_{name}"] = losses.adversarial_discriminator(D_real, D_fake, counted)
                 minimize(self.options["gamma"] * terms[f"l_d_{name}"])  # Eq. 18
-        with self.turn("generator") as minimize:
+        with self.turn(*(name for name in self.by_name if name not in self.critics)) as minimize:
             weighed = self._alignment_terms(encoded, M, tokens, batch["id"])
             if self.options["recon"]:
                 l_1 = losses.reconstruction(I_r, I_gt, M, self.options["recon_hole"])
@@ -371,14 +374,20 @@ class CMA(InpaintingModule):
                 self.teacher.load_state_dict(self.encoder.state_dict())
 
     def optimizers_by_name(self) -> dict[str, Optimizer]:
-        """Encoder and generator lead; either discriminator has its own, so that each is clipped by itself."""
-        options = self.options
+        """Encoder and generator lead; either discriminator has its own, so that each is clipped by itself.
+
+        With `muon` the matrices of the encoder's layers have their own too, which steps with the first.
+        """
+        options, weight_decay = self.options, self.options["weight_decay"]
         # Deviation: weight decay is decoupled from the gradient.
-        make = AdamW if options["optimizer"] == "adamw" else Adam
-        groups = schedule.parameter_groups([self.encoder, self.generator], options["weight_decay"])
+        make = Adam if options["optimizer"] == "adam" else AdamW
+        matrices = self.encoder.matrices() if options["optimizer"] == "muon" else []
+        groups = schedule.parameter_groups([self.encoder, self.generator], weight_decay, matrices)
         optimizers: dict[str, Optimizer] = {"generator": make(groups, options["lr"], tuple(options["betas"]))}
+        if matrices:
+            optimizers["matrices"] = Muon(matrices, options["muon_lr"], weight_decay, adjust_lr_fn="match_rms_adamw")
         for name, critic in self.critics.items():
-            groups = schedule.parameter_groups([critic], options["weight_decay"])
+            groups = schedule.parameter_groups([critic], weight_decay)
             optimizers[name] = make(groups, options["lr"], tuple(options["critic_betas"]))
         return optimizers
 
@@ -388,7 +397,7 @@ class CMA(InpaintingModule):
         total = self.total_iterations() if self.options["decay"] == "linear" else None
         made: dict[str, LRScheduler] = {}
         for name, optimizer in self.by_name.items():
-            made[name] = LambdaLR(optimizer, schedule.warm_up(warmup, total if name == "generator" else None))
+            made[name] = LambdaLR(optimizer, schedule.warm_up(warmup, None if name in self.critics else total))
         return made
 
 

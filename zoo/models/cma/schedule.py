@@ -10,13 +10,24 @@ from torch import Tensor, nn
 EXEMPT = ("v_mask", "cls_token", "position_embeddings")
 
 
-def parameter_groups(modules: Sequence[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices and kernels decay; biases, norms, embeddings and [Vmask] do not (as ViLT has it)."""
+def parameter_groups(
+    modules: Sequence[nn.Module], weight_decay: float, without: Sequence[Tensor] = ()
+) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels decay; biases, norms, embeddings and [Vmask] do not (as ViLT has it).
+
+    Args:
+        modules: Whose parameters are sorted.
+        weight_decay: Of the first group.
+        without: Parameters that another optimizer has.
+    """
     decayed: list[Tensor] = []
     exempt: list[Tensor] = []
+    left_out = {id(p) for p in without}
     for module in modules:
         tables = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         for name, parameter in module.named_parameters():
+            if id(parameter) in left_out:
+                continue
             spared = parameter.ndim < 2 or id(parameter) in tables or name.endswith(EXEMPT)
             (exempt if spared else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
