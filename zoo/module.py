@@ -89,6 +89,8 @@ class InpaintingModule(LightningModule):
 
     Attributes:
         needs: Keys of the batch the method cannot do without; checked against the data before any work.
+        uses: Of "edge" and "segmentation", what the method can do without: training sees it where the data has it, and
+            `complete` only where `guidance` names it.
         stages: Names of the training stages, in order; the weights of the last are the method's.
         training_only: Submodules that completing an image does without; left out of the weights of the last stage, but
             not of an earlier one's, from which a later stage takes them over.
@@ -99,6 +101,7 @@ class InpaintingModule(LightningModule):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
+    uses: frozenset[str] = frozenset()  # of an instance, too: an ablation may leave one out
     stages: ClassVar[tuple[str, ...]] = ("inpaint",)
     training_only: ClassVar[tuple[str, ...]] = ()
     frozen: ClassVar[tuple[str, ...]] = ()
@@ -179,7 +182,9 @@ class InpaintingModule(LightningModule):
         was_training = self.training
         self.eval()
         try:
-            hidden = pad_batch(hide_truth(batch, guidance), self.multiple)
+            withheld = self.uses - set(guidance)
+            shown = Batch(**{k: v for k, v in batch.items() if k not in withheld})  # type: ignore[typeddict-item]
+            hidden = pad_batch(hide_truth(shown, guidance), self.multiple)
             raw = self.inpaint(hidden, Noise(batch["id"], seed)).float()
         finally:
             self.train(was_training)

@@ -132,7 +132,7 @@ class Bench:
         for place, item in enumerate(items):
             if isinstance(item, Broken):
                 results[place] = failure(self.plan, self.method, item.id, item.error)
-            elif missing := sorted((self.module.needs & {"caption", "segmentation"}) - item.keys()):
+            elif missing := sorted((self._wanted() & {"caption", "segmentation"}) - item.keys()):
                 text = f"the image has no {', '.join(missing)}, which the method needs"
                 results[place] = failure(self.plan, self.method, item["id"], text, item)
         good = [place for place in range(len(items)) if place not in results]
@@ -238,17 +238,21 @@ class Bench:
             return {name: value if name == "objects" else math.nan for name, value in verdict.items()}
         return verdict
 
+    def _wanted(self) -> frozenset[str]:
+        """The keys of the batch that the method is given, besides image and mask."""
+        return self.module.needs | (self.module.uses & set(self.plan.guidance))
+
     @torch.no_grad()
     def _complete(self, items: list[Item], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Raw output, composite (floats), truth (uint8) and mask of a batch, all on the device."""
         from zoo.data.masked import collate
 
-        wanted = {"id", "image", "mask"} | (self.module.needs & {"caption", "segmentation"})
+        wanted = {"id", "image", "mask"} | (self._wanted() & {"caption", "segmentation"})
         batch = collate([{name: item[name] for name in sorted(wanted)} for item in items])
         batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         truth = batch["image"]
         finished = finish_batch(batch)
-        if "edge" in self.module.needs:
+        if "edge" in self._wanted():
             from zoo.data.edges import canny
 
             finished["edge"] = canny(finished["image"])

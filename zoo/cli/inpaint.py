@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,15 @@ from zoo.cli.captions import Captions, read_captions
 from zoo.cli.evaluate import own_path
 from zoo.cli.expand import check_preset, one
 from zoo.cli.files import save_png
+from zoo.cli.guides import Guides, check_guides, pair_guides, read_guides
 from zoo.cli.progress import Meter
 from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, DataError, UsageError, WeightsError, ZooError
 
 if TYPE_CHECKING:
     from zoo.module import InpaintingModule
+
+GUIDES = ("edge", "segmentation")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,13 @@ def run(arguments: Namespace) -> int:
     _check_samples(str(name), arguments.samples)
     module = load_method(str(name), arguments.preset, arguments.weights, arguments.accelerator)
     captions = _captions(arguments, module, jobs)
+    guides = pair_guides({kind: getattr(arguments, kind) for kind in GUIDES}, jobs)
+    check_guides({kind for paths in guides.values() for kind in paths}, module, str(name))
     failures = 0
     with Meter("inpaint", len(jobs)) as meter:
         for index, job in enumerate(jobs, 1):
             try:
-                complete(module, job, captions.get(job.name, ""), arguments)
+                complete(module, job, captions.get(job.name, ""), arguments, guides[job.name])
             except DataError as error:
                 if len(jobs) == 1:
                     raise
@@ -149,8 +156,8 @@ def pair(image: Path, mask: Path, out: Path, samples: int = 1) -> list[Job]:
             raise DataError(f"there is no {what} here", where=str(path), remedy="check the path")
     if out.is_file():
         raise UsageError("--out is a file", where=str(out), remedy="name a folder")
-    images = _pictures(image, leave_out=mask)
-    masks = _pictures(mask) if mask.is_dir() else dict.fromkeys(images, mask)
+    images = pictures(image, leave_out=mask)
+    masks = pictures(mask) if mask.is_dir() else dict.fromkeys(images, mask)
     if mask.is_dir() and image.is_file() and len(masks) == 1:
         masks = dict.fromkeys(images, *masks.values())
     without = sorted(images.keys() - masks.keys())
@@ -172,7 +179,7 @@ def pair(image: Path, mask: Path, out: Path, samples: int = 1) -> list[Job]:
     return jobs
 
 
-def _pictures(path: Path, leave_out: Path | None = None) -> dict[str, Path]:
+def pictures(path: Path, leave_out: Path | None = None) -> dict[str, Path]:
     """Picture files by their relative path without ending."""
     from zoo.data.image import EXTENSIONS
 
@@ -194,8 +201,17 @@ def _pictures(path: Path, leave_out: Path | None = None) -> dict[str, Path]:
     return found
 
 
-def complete(module: InpaintingModule, job: Job, caption: str, arguments: Namespace) -> None:
+def complete(
+    module: InpaintingModule, job: Job, caption: str, arguments: Namespace, guides: Mapping[str, Path] = NOTHING
+) -> None:
     """Completes one image and writes it; several samples have the seeds `--seed`, `--seed` + 1, ...
+
+    Args:
+        module: The method, in evaluation mode.
+        job: The image.
+        caption: What it shows.
+        arguments: The command line.
+        guides: Files of its edges and its segmentation, where they are given.
 
     Raises:
         DataError: The image or its mask cannot be used.
@@ -206,12 +222,14 @@ def complete(module: InpaintingModule, job: Job, caption: str, arguments: Namesp
     image = read_image(job.image)
     size = (image.shape[0], image.shape[1])
     mask = read_mask(job.mask, size, threshold=arguments.mask_threshold, invert=arguments.invert_mask)
+    maps = read_guides(guides, size)
     if arguments.size is not None:
+        maps = {kind: scale_guide(kind, guide, arguments.size) for kind, guide in maps.items()}
         image, mask = scale(image, mask, arguments.size)
     for number, out in enumerate(job.outs):
         try:
             with module.sampling() if len(job.outs) > 1 else nullcontext():
-                result = paint(module, job.name, image, mask, caption, arguments.seed + number)
+                result = paint(module, job.name, image, mask, caption, arguments.seed + number, maps)
         except ZooError:
             raise
         except RuntimeError as error:
@@ -239,6 +257,23 @@ def scale(image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int) -> tuple
     return placed.image(image), placed.mask(mask)
 
 
+def scale_guide(kind: str, guide: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Scales a map with its image (see `scale`): edges as masks are, class ids by the nearest.
+
+    Args:
+        kind: "edge" or "segmentation".
+        guide: H x W uint8.
+        size: Pixels of the shorter side.
+    """
+    from dataclasses import replace
+
+    from zoo.data.transforms import fit
+
+    placed = fit(guide.shape[0], guide.shape[1], size)
+    placed = replace(placed, top=0, left=0, size=placed.scaled)
+    return placed.mask(guide) if kind == "edge" else placed.labels(guide)
+
+
 def paint(
     module: InpaintingModule,
     name: str,
@@ -246,6 +281,7 @@ def paint(
     mask: NDArray[np.uint8],
     caption: str = "",
     seed: int = 0,
+    guides: Guides = NOTHING,
 ) -> NDArray[np.uint8]:
     """The composite, H x W x 3 uint8; pixels outside the hole are the input's.
 
@@ -256,6 +292,7 @@ def paint(
         mask: H x W in {0, 1}, 1 = hole.
         caption: What the image shows.
         seed: Another seed gives another completion, where the method draws noise.
+        guides: H x W uint8: edges in {0, 1}, class ids; shown whole.
     """
     import torch
 
@@ -272,5 +309,11 @@ def paint(
     )
     if "caption" in module.needs:
         batch["caption"] = [caption]
-    painted = to_uint8(module.complete(batch, seed=seed).image)[0].permute(1, 2, 0).cpu().numpy()
+    if "edge" in guides:
+        batch["edge"] = torch.from_numpy(guides["edge"].copy())[None, None].float().to(device)
+    if "segmentation" in guides:
+        batch["segmentation"] = torch.from_numpy(guides["segmentation"].copy())[None].long().to(device)
+    painted = (
+        to_uint8(module.complete(batch, seed=seed, guidance=tuple(guides)).image)[0].permute(1, 2, 0).cpu().numpy()
+    )
     return np.where(mask[:, :, None] > 0, painted, image).astype(np.uint8)

@@ -57,6 +57,7 @@ def models() -> list[Fact]:
                 "name": name,
                 "kind": "method" if cls.trainable else "control",
                 "needs": sorted(cls.needs - {"image", "mask"}),
+                "uses": sorted(cls.uses),
                 "stages": list(cls.stages) if cls.trainable else [],
                 "weights": presets,
                 "what": (cls.__doc__ or "").strip().split("\n")[0],

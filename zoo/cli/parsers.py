@@ -223,6 +223,8 @@ def inpaint_parser() -> Parser:
     add("--image", metavar="FILE|DIR")
     add("--mask", metavar="FILE|DIR", help="a mask, or a folder of them; one file serves all images")
     add("--caption", metavar="TEXT|FILE", help="for methods that read text; captions.jsonl for a folder")
+    add("--edge", metavar="FILE|DIR", help="for methods that read edges: white on black, also inside the hole")
+    add("--segmentation", metavar="FILE|DIR", help="for methods that read class ids: grey levels or palette indices")
     add("--out", metavar="DIR")
     add("--preset", metavar="nano|paper", help="whose weights; default paper where they are here, else nano")
     add("--weights", metavar="FILE", help="safetensors of your own")

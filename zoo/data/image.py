@@ -93,6 +93,36 @@ def read_mask(
     return hole
 
 
+def read_segmentation(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Reads a map of class ids: a greyscale picture whose levels are ids, or one with a palette, whose indices are.
+
+    Args:
+        path: The file.
+        size: Height and width it must have, those of its image; None accepts any.
+
+    Returns:
+        H x W uint8, 255 = unknown.
+
+    Raises:
+        DataError: The file cannot be read, is in colour, or has another size than its image.
+    """
+    picture = _open(path, "segmentation")
+    if picture.mode not in ("L", "P", "1"):
+        raise DataError(
+            f"the segmentation is a picture of mode {picture.mode}, which has no class ids",
+            where=str(path),
+            remedy="save it as 8-bit greyscale or with a palette: level or index is the class id, 255 unknown",
+        )
+    classes = np.array(picture).astype(np.uint8)
+    if size is not None and classes.shape != tuple(size):
+        raise DataError(
+            f"the segmentation is {_size(classes.shape)}, its image {_size(size)} (width x height)",
+            where=str(path),
+            remedy="save it at the size of its image; nothing is resized silently",
+        )
+    return classes
+
+
 def looks_inverted(hole: NDArray[np.uint8]) -> bool:
     """Whether a mask is probably the wrong way round: over 95 % hole, or over half of it with the whole border.
 

@@ -39,7 +39,7 @@ class InpaintingData(LightningDataModule):
         caption: The caption of an image in evaluation: its "first", or one "keyed" by seed and id.
         cache_mb: Training and validation sets are kept decoded in memory where they fit into this many megabytes
             (each; shared out among the workers).
-        edges: Whether batches hold Canny edges; None: where the method needs them.
+        edges: Whether batches hold Canny edges; None: where the method needs or uses them.
         mask_root: `folder` only: where the masks are.
         mask_threshold: `folder` only: grey masks are holes from this level (1 to 255) upwards.
         mask_invert: `folder` only: true where black marks the hole, false where white does beyond doubt.
@@ -188,7 +188,7 @@ class InpaintingData(LightningDataModule):
         if self.edges is not None:
             return self.edges
         method = getattr(self.trainer, "lightning_module", None)
-        return "edge" in getattr(method, "needs", ())
+        return "edge" in {*getattr(method, "needs", ()), *getattr(method, "uses", ())}
 
     def judge(self, batch: Batch, composite: Tensor) -> dict[str, list[float]]:
         """What the dataset itself can say of completed images (for `shapes`: colour and shape of the new object).
