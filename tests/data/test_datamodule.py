@@ -149,6 +149,18 @@ def test_edges_do_not_depend_on_the_batch_or_the_precision() -> None:
         assert torch.equal(together, canny(image))
 
 
+@pytest.mark.parametrize(("low", "high", "blur"), [(0.1, 0.2, 5), (0.2, 0.6, 1), (100 / 255, 200 / 255, 1)])
+def test_edges_are_kornias_with_its_own_hysteresis(low: float, high: float, blur: int) -> None:
+    from kornia.filters import canny as kornia_canny
+
+    coarse = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    image = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1)
+    _, expected = kornia_canny(image, low, high, (blur, blur), (1.0, 1.0))
+    _, before = kornia_canny(image, low, high, (blur, blur), (1.0, 1.0), hysteresis=False)
+    assert torch.equal(canny(image, low, high, blur), (expected > 0.5).float())
+    assert (before == 1).sum() < expected.sum()  # some weak edges are linked to strong ones
+
+
 def test_edges_only_where_a_method_needs_them() -> None:
     class NeedsEdges(Toy):
         needs: ClassVar[frozenset[str]] = frozenset({"image", "mask", "edge"})
