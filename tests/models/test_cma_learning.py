@@ -30,6 +30,10 @@ def test_the_learning_rates_warm_up_and_only_the_generators_falls_to_zero() -> N
     assert rates["global"] == rates["local"] == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0])
     assert module.by_name["generator"].param_groups[0]["lr"] == 0
     rates.clear()
+    fit(Watching(**make(warmup=2, decay="cooldown").hparams), max_steps=10)
+    assert rates["generator"] == pytest.approx([0.5, *[1.0] * 8, 0.5])
+    assert module.by_name["generator"].param_groups[0]["lr"] == 0
+    rates.clear()
     fit(Watching(**make(warmup=2).hparams), max_steps=6)
     assert rates["generator"] == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0])
 

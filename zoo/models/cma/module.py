@@ -40,7 +40,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "adv_input": ("raw", "composite"),
     "local_crop": ("box_resize", "mask_multiply"),
     "optimizer": ("adamw", "adam", "muon"),
-    "decay": ("linear", "constant"),
+    "decay": ("linear", "cooldown", "constant"),
 }
 
 
@@ -109,7 +109,8 @@ class CMA(InpaintingModule):
         muon_lr: Learning rate of those matrices.
         weight_decay: Not applied to biases, norms, embeddings and [Vmask].
         warmup: Iterations of linear warm-up.
-        decay: After it, the learning rate of encoder and generator falls `linear`ly to zero or stays `constant`.
+        decay: After it, the learning rate of encoder and generator falls `linear`ly to zero, falls so in the last fifth
+            of the training alone (`cooldown`), or stays `constant`.
         clip_norm: See `InpaintingModule`.
         accumulate: See `InpaintingModule`.
 
@@ -394,10 +395,11 @@ class CMA(InpaintingModule):
     def schedulers_by_name(self) -> dict[str, LRScheduler]:
         """Warm-up for all; after it encoder and generator decay, the discriminators stay."""
         warmup = self.options["warmup"]
-        total = self.total_iterations() if self.options["decay"] == "linear" else None
+        decay = self.options["decay"]
+        total = self.total_iterations() if decay != "constant" else None
         made: dict[str, LRScheduler] = {}
         for name, optimizer in self.by_name.items():
-            made[name] = LambdaLR(optimizer, schedule.warm_up(warmup, None if name in self.critics else total))
+            made[name] = LambdaLR(optimizer, schedule.warm_up(warmup, None if name in self.critics else total, decay))
         return made
 
 

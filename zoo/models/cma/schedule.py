@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+COOLDOWN = 5  # the share of a training in which `cooldown` lets the learning rate fall: one in so many
 EXEMPT = ("v_mask", "cls_token", "position_embeddings")
 
 
@@ -33,8 +34,8 @@ def parameter_groups(
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
 
 
-def warm_up(warmup: int, total: int | None = None) -> Callable[[int], float]:
-    """The factor of the learning rate by iteration: linear warm-up, then constant, or linear down to zero.
+def warm_up(warmup: int, total: int | None = None, decay: str = "linear") -> Callable[[int], float]:
+    """The factor of the learning rate by iteration: linear warm-up, then what `decay` says.
 
     A function and not an object: PyTorch would keep an object's `total` in the checkpoint, and a finished training that
     is made longer would go on at zero.
@@ -42,6 +43,7 @@ def warm_up(warmup: int, total: int | None = None) -> Callable[[int], float]:
     Args:
         warmup: Iterations of warm-up.
         total: Iterations after which the factor is zero; None keeps it at 1.
+        decay: `linear`, from the end of the warm-up on; `cooldown`, in the last fifth alone.
     """
 
     def factor(step: int) -> float:
@@ -49,6 +51,7 @@ def warm_up(warmup: int, total: int | None = None) -> Callable[[int], float]:
             return (step + 1) / warmup
         if total is None:
             return 1.0
-        return max(0.0, (total - step) / max(1, total - warmup))
+        start = warmup if decay == "linear" else max(warmup, total - total // COOLDOWN)
+        return min(1.0, max(0.0, (total - step) / max(1, total - start)))
 
     return factor
