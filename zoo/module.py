@@ -347,6 +347,13 @@ class InpaintingModule(LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__} must define validate_batch(batch) for stage '{self.stage}'")
 
+    def sheet(self) -> Tensor | None:
+        """What a stage that does not complete images has to show for itself, B 3 H W in [0, 1]; None for nothing.
+
+        `zoo fit` writes it at the end of the stage.
+        """
+        return None
+
     def _evaluate(self, batch: Batch) -> None:
         values = self._completion_scores(batch) if self.completes else self.validate_batch(batch)
         for name, scores in values.items():
@@ -354,8 +361,8 @@ class InpaintingModule(LightningModule):
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + sum(known), count + len(known))
 
-    def _completion_scores(self, batch: Batch) -> dict[str, list[float]]:
-        completed = self.complete(batch)
+    def _completion_scores(self, batch: Batch, guidance: Sequence[str] = ()) -> dict[str, list[float]]:
+        completed = self.complete(batch, guidance=guidance)
         image, truth = to_uint8(completed.image), to_uint8(batch["image"])
         values = {k: v.tolist() for k, v in per_image(image, truth, batch["mask"], completed.raw).items()}
         judge = getattr(getattr(self.trainer, "datamodule", None), "judge", None)

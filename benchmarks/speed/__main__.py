@@ -1,4 +1,4 @@
-"""Speed as ratios in one run: `python -m benchmarks.speed [attention masks metrics transport cli] [--out FOLDER]`.
+"""Speed as ratios in one run: `python -m benchmarks.speed [PART ...] [--out FOLDER]`.
 
 Each part times the project's code and a plain formulation in turn, in one process and on one thread, so that the ratio
 holds on any machine. `--out` writes one JSON file per part with the machine and the versions.
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PARTS = ("attention", "masks", "metrics", "transport", "cli")
+PARTS = ("attention", "masks", "metrics", "transport", "synthesis", "gma", "cli")
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "torchmetrics", "pillow", "pot")
 
 

@@ -57,6 +57,8 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
         print(f"samples: {save_samples(module, samples.batch, folder.parent / 'samples.png')}")
         if "caption" in module.needs:
             print(f"captions: {save_captions(samples.batch, folder.parent / 'samples.txt')}, a line for each column")
+    if not module.completes and (path := save_sheet(module, folder.parent / f"{stage}.png")):
+        print(f"made: {path}")
 
 
 def provenance(
@@ -130,6 +132,24 @@ def save_samples(module: InpaintingModule, batch: Batch, path: Path) -> Path:
     rows = [hide(batch["image"], batch["mask"]), completed, batch["image"]]
     sheet = torch.cat([torch.cat(list(to_uint8(row)), dim=2) for row in rows], dim=1)
     save_png(np.ascontiguousarray(sheet.permute(1, 2, 0).numpy()), path)
+    return path
+
+
+def save_sheet(module: InpaintingModule, path: Path) -> Path | None:
+    """Writes what a stage that completes nothing has to show, rows of eight images; None where that is nothing."""
+    from zoo.cli.files import save_png
+
+    module.eval()
+    with torch.no_grad():
+        images = module.sheet()
+    if images is None:
+        return None
+    rows = [
+        torch.cat(list(row), dim=2)
+        for row in to_uint8(images.float().cpu()).split(8)
+        if len(row) == min(8, len(images))
+    ]
+    save_png(np.ascontiguousarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()), path)
     return path
 
 

@@ -16,6 +16,7 @@ MODELS = {
     "deepfill": "zoo.models.deepfill.DeepFill",
     "cma": "zoo.models.cma.CMA",
     "nigdt": "zoo.models.nigdt.NIGDT",
+    "mminvertfill": "zoo.models.mminvertfill.MMInvertFill",
 }
 CONTROLS = {
     "truth": "zoo.models.controls.Truth",
