@@ -57,8 +57,10 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
         print(f"samples: {save_samples(module, samples.batch, folder.parent / 'samples.png')}")
         if "caption" in module.needs:
             print(f"captions: {save_captions(samples.batch, folder.parent / 'samples.txt')}, a line for each column")
-    if not module.completes and (path := save_sheet(module, folder.parent / f"{stage}.png")):
-        print(f"made: {path}")
+    if not module.completes:
+        made = save_sheet(module, folder.parent / f"{stage}.png")
+        if made is not None:
+            print(f"made: {made}")
 
 
 def provenance(
@@ -136,7 +138,7 @@ def save_samples(module: InpaintingModule, batch: Batch, path: Path) -> Path:
 
 
 def save_sheet(module: InpaintingModule, path: Path) -> Path | None:
-    """Writes what a stage that completes nothing has to show, rows of eight images; None where that is nothing."""
+    """Writes what a stage that completes nothing has to show, in rows of eight; None where that is nothing."""
     from zoo.cli.files import save_png
 
     module.eval()
@@ -144,12 +146,10 @@ def save_sheet(module: InpaintingModule, path: Path) -> Path | None:
         images = module.sheet()
     if images is None:
         return None
-    rows = [
-        torch.cat(list(row), dim=2)
-        for row in to_uint8(images.float().cpu()).split(8)
-        if len(row) == min(8, len(images))
-    ]
-    save_png(np.ascontiguousarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()), path)
+    pixels = to_uint8(images.float().cpu()).numpy()
+    across = min(8, len(pixels))
+    rows = [np.concatenate(list(pixels[i : i + across]), 2) for i in range(0, len(pixels) - across + 1, across)]
+    save_png(np.ascontiguousarray(np.concatenate(rows, 1).transpose(1, 2, 0)), path)
     return path
 
 
