@@ -1,10 +1,11 @@
 """What needs a GPU, in one call: `python -m benchmarks.gpu --out FOLDER [--dry-run]`.
 
 For each method: its `paper` and `nano` presets train 50 steps of their last stage at their own size and batch in
-bf16-mixed (images per second, peak memory, all weights finite), and `zoo benchmark` runs in bf16-mixed. The batches are
-drawn before, so that the steps are timed and not the loader, whose speed is given apart; pretrained parts have random
-weights. Results go to FOLDER/gpu.json. `--dry-run` does the same on the CPU with two steps of two images at 96 pixels:
-it shows that the command runs, and its figures mean nothing.
+bf16-mixed (images per second, peak memory, all weights finite), of MMInvertFill both stages, and `zoo benchmark` runs
+in bf16-mixed. The batches are drawn before, so that the steps are timed and not the loader, whose speed is given apart;
+pretrained parts have random weights. Results go to FOLDER/gpu.json. `--dry-run` does the same on the CPU with two steps
+of two images at 96 pixels (64 where sizes are powers of two): it shows that the command runs, and its figures mean
+nothing.
 """
 
 from __future__ import annotations
@@ -24,30 +25,38 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
+from zoo.cli.expand import stage_file
 from zoo.data.module import InpaintingData
 from zoo.models import build, recipe, resolve
+from zoo.models.mminvertfill.features import Features
 from zoo.models.nigdt.match import InceptionTrunk
 from zoo.module import InpaintingModule
+from zoo.resources import resource
 from zoo.words import SPECIAL, vocabulary
 
-METHODS = ("deepfill", "cma", "nigdt")
+METHODS = ("deepfill", "cma", "nigdt", "mminvertfill")
+STAGES = {"mminvertfill": ("generator", "inpaint")}  # of others the last one alone
+TINY = {"mminvertfill": {"size": 64, "mean_first": 100}}  # what its dry run has otherwise
 BATCHES = 4  # as many different ones are trained on in turn
 WORD_PIECES = 30_522 - len(SPECIAL)  # rows of ViLT's word table that are no special tokens
 
 
-def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Trains some steps of a preset's last stage on `shapes` drawn at the preset's size.
+def train(name: str, preset: str, stage: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains some steps of a preset's stage on `shapes` drawn at the preset's size.
 
     Args:
         name: A short name of a method.
         preset: `paper` or `nano`.
+        stage: One of the method's.
         settings: `steps`, `batch_size`, `size`, `accelerator`, `precision`; None takes the recipe's.
     """
     seed_everything(0, verbose=False)
-    data = {**recipe(name, preset)["data"], "name": "shapes", "root": None, "train_mask": "freeform,object,center"}
-    data |= {k: settings[k] for k in ("batch_size", "size") if settings[k] is not None}
-    changes = {"size": settings["size"]} if settings["size"] is not None else {}
-    module = _ready(build(name, preset, **changes, **_text(name, preset)))
+    tiny = settings["size"] is not None
+    changes = {"size": settings["size"], **TINY.get(name, {})} if tiny else {}
+    data, arguments = _settings(name, preset, stage)
+    data |= {"name": "shapes", "root": None, "train_mask": "freeform,object,center"}
+    data |= {"batch_size": settings["batch_size"], "size": changes["size"]} if tiny else {}
+    module = _ready(build(name, preset, **arguments, **changes, **_text(name, preset)))
     start = time.perf_counter()
     drawn = Drawn(**data)
     batches = list(islice(drawn.train_dataloader(), BATCHES))
@@ -65,7 +74,7 @@ def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
     trainer.fit(module, drawn)
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
     return {
-        "method": name, "preset": preset, "size": data["size"], "batch_size": data["batch_size"],
+        "method": name, "preset": preset, "stage": stage, "size": data["size"], "batch_size": data["batch_size"],
         "precision": settings["precision"], "steps": trainer.global_step,
         "images_per_second": clock.images_per_second(data["batch_size"]), "peak_mb": peak,
         "loader_images_per_second": loader,
@@ -73,11 +82,27 @@ def train(name: str, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _stages(name: str) -> tuple[str, ...]:
+    return STAGES.get(name, resolve(name).stages[-1:])
+
+
+def _settings(name: str, preset: str, stage: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a recipe, and what lies over it for a stage, say of data; and what is said of the method for the stage."""
+    over = stage_file(resource(f"configs/model/{name}/{preset}.yaml"), stage)
+    apart = recipe(name, over.stem) if over.is_file() else {}
+    arguments = {"stage": stage} if name in STAGES else {}
+    return {**recipe(name, preset)["data"], **apart.get("data", {})}, apart.get("model", {}).get(
+        "init_args", {}
+    ) | arguments
+
+
 def _ready(module: InpaintingModule) -> InpaintingModule:
     """Lets networks that wait for pretrained weights run with random ones."""
     for part in module.modules():
         if isinstance(part, InceptionTrunk):
             part.load_state_dict(part.state_dict())
+        elif isinstance(part, Features):
+            part.published = None
     return module
 
 
@@ -146,7 +171,12 @@ def main(argv: list[str] | None = None) -> int:
     results: dict[str, Any] = {
         "device": "cpu (dry run: the figures mean nothing)" if arguments.dry_run else torch.cuda.get_device_name(),
         "torch": torch.__version__,
-        "fit": [train(name, preset, settings) for name in METHODS for preset in ("paper", "nano")],
+        "fit": [
+            train(name, preset, stage, settings)
+            for name in METHODS
+            for preset in ("paper", "nano")
+            for stage in _stages(name)
+        ],
         "benchmark": benchmark(arguments.out, settings["accelerator"], "bf16-mixed", 4 if arguments.dry_run else 512),
     }
     (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")

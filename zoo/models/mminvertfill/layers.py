@@ -128,7 +128,9 @@ class StyledConv(nn.Module):
         else:
             y = F.conv2d(x, self.weight, padding=1)
         # the activation's gain is inside it, which saves a pass over the map; no gradient needs what is overwritten
-        y = torch.addcmul(full(self.bias)[:, None, None] * GAIN, full(y), d[..., None, None] * GAIN)
+        y, gain = full(y), d[..., None, None] * GAIN
+        room = None if torch.is_grad_enabled() else y  # the gradient of d needs what the convolution gave
+        y = torch.addcmul(full(self.bias)[:, None, None] * GAIN, y, gain, out=room)
         if noise is not None:
             y += noise * (self.strength * GAIN)
         return F.leaky_relu(y, SLOPE, inplace=True)

@@ -68,30 +68,30 @@ class MMInvertFill(InpaintingModule):
         style_critic_channels: Of the discriminator of the first stage, from 4 pixels up; empty for config F.
         widths: Of the encoder at s/2, s/4, s/8.
         auxiliary: Channels of edge and segmentation branches, coarse to fine.
-        norm: See `EncoderOptions`, also of what follows up to `mask_down`.
-        gated_stem: .
-        bottleneck: .
-        n_blocks: .
-        rates: .
-        acb_variant: .
-        acb_tau: .
-        matched: .
-        fusion: .
-        aux_source: .
-        gma_gate: .
-        patches: .
-        adn_order: .
-        ff_variant: .
-        dec_up: .
-        mask_down: .
+        norm: Of the encoder: `gn`, `bn` or `syncbn`.
+        gated_stem: Whether the encoder's first two convolutions are gated, as in MMT.
+        bottleneck: `acb`, `res` or `aot` (Table 8).
+        n_blocks: How many of them.
+        rates: R, their dilations.
+        acb_variant: `paper`, or `code` for the form of MMT's code.
+        acb_tau: Temperature of ACB's softmax.
+        matched: Whether `res` and `aot` have the channels of ACB's four paths.
+        fusion: How the image's branch takes in the others (Table 7): one of `decoder.FUSIONS`.
+        aux_source: What it takes in (Table 6): one of `decoder.SOURCES`.
+        gma_gate: How attention trusts hole cells less: one of `attention.GATES`.
+        patches: Cells on a side of the patches, a head for each.
+        adn_order: Whether `conv` or `adn` comes first in q, k and v.
+        ff_variant: `gated`, or `mmt` for the form of MMT's code.
+        dec_up: The decoder enlarges by `nearest_conv` or `convT`.
+        mask_down: The mask at a stage's size is the `max` or the `nearest`.
         mmt_file: Where a training takes the encoder of MMT from, tensors in its layout; see `convert_mmt.OPTIONS`.
         map_width: See `maps.map_widths`.
         pm: False is "w/o PM".
         sml: Mean latent: `soft`, `static` ("w/o SML") or `off`.
-        tau: See `MeanLatent`, also of what follows up to `mean_first`.
-        mean_samples: .
-        mean_eps: .
-        mean_first: .
+        tau: τ, the share of the way to its target that the mean latent goes in one step.
+        mean_samples: Samples of one target.
+        mean_eps: A new target is drawn when this share of the way is left.
+        mean_first: Samples of the mean that training begins with.
         sml_mode: w* is `offset` from the mean latent, or Δ itself, and the mean only `regularise`s.
         fw: False is "w/o F&W+".
         branch_widths: Of the RGB branch, from 8 pixels up; empty for `branch.branch_widths`.
