@@ -36,7 +36,13 @@ from zoo.words import SPECIAL, vocabulary
 
 METHODS = ("deepfill", "cma", "nigdt", "mminvertfill")
 STAGES = {"mminvertfill": ("generator", "inpaint")}  # of others the last one alone
-TINY = {"mminvertfill": {"size": 64, "mean_first": 100}}  # what its dry run has otherwise
+TINY: dict[tuple[str, str], dict[str, Any]] = {  # what a dry run has otherwise: on a CPU config F takes minutes
+    ("mminvertfill", "nano"): {"size": 64},
+    ("mminvertfill", "paper"): {
+        "size": 64, "w": 32, "generator_channels": [32] * 5, "style_critic_channels": [32] * 5, "widths": [16, 32, 48],
+        "auxiliary": [24, 24, 16], "mean_first": 1000,
+    },
+}  # fmt: skip
 BATCHES = 4  # as many different ones are trained on in turn
 WORD_PIECES = 30_522 - len(SPECIAL)  # rows of ViLT's word table that are no special tokens
 
@@ -52,7 +58,7 @@ def train(name: str, preset: str, stage: str, settings: dict[str, Any]) -> dict[
     """
     seed_everything(0, verbose=False)
     tiny = settings["size"] is not None
-    changes = {"size": settings["size"], **TINY.get(name, {})} if tiny else {}
+    changes = {"size": settings["size"], **TINY.get((name, preset), {})} if tiny else {}
     data, arguments = _settings(name, preset, stage)
     data |= {"name": "shapes", "root": None, "train_mask": "freeform,object,center"}
     data |= {"batch_size": settings["batch_size"], "size": changes["size"]} if tiny else {}
@@ -87,13 +93,12 @@ def _stages(name: str) -> tuple[str, ...]:
 
 
 def _settings(name: str, preset: str, stage: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a recipe, and what lies over it for a stage, say of data; and what is said of the method for the stage."""
+    """What a recipe says of the data, and of the method for one stage, with what lies over it for that stage."""
     over = stage_file(resource(f"configs/model/{name}/{preset}.yaml"), stage)
     apart = recipe(name, over.stem) if over.is_file() else {}
-    arguments = {"stage": stage} if name in STAGES else {}
-    return {**recipe(name, preset)["data"], **apart.get("data", {})}, apart.get("model", {}).get(
-        "init_args", {}
-    ) | arguments
+    arguments = {"stage": stage} if len(resolve(name).stages) > 1 else {}
+    data = {**recipe(name, preset)["data"], **apart.get("data", {})}
+    return data, {**apart.get("model", {}).get("init_args", {}), **arguments}
 
 
 def _ready(module: InpaintingModule) -> InpaintingModule:

@@ -7,6 +7,7 @@ compositing, iterations, clipping, accumulation, validation and what a checkpoin
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +22,7 @@ from torch.optim import Optimizer
 from zoo.batch import UNKNOWN_CLASS, Batch, check_batch
 from zoo.compose import composite, hide, pad_to_multiple, to_uint8, unpad
 from zoo.errors import UsageError, WeightsError
-from zoo.keyed import Noise
+from zoo.keyed import Noise, key
 from zoo.metrics import per_image
 
 GUIDES = ("edge", "segmentation")
@@ -235,6 +236,12 @@ class InpaintingModule(LightningModule):
         self.by_name = self.optimizers_by_name()
         self._schedulers = self.schedulers_by_name()
         return list(self.by_name.values()), list(self._schedulers.values())
+
+    def on_train_start(self) -> None:
+        """Lets each process draw numbers of its own: Lightning seeds all alike, and a checkpoint has those of one."""
+        if self.trainer.world_size > 1:
+            seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+            torch.manual_seed(key("process", seed, self.iteration, self.trainer.global_rank))
 
     @property
     def iteration(self) -> int:

@@ -1,4 +1,4 @@
-"""MMInvertFill: inpainting by GAN inversion with multi-modal guidance (Yu et al. 2024)."""
+"""MMInvertFill: inpainting by GAN inversion with multi-modal guidance (Zhang et al. 2025)."""
 
 from zoo.models.mminvertfill.module import MMInvertFill
 

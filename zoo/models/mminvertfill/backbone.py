@@ -48,6 +48,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     Raises:
         UsageError: Another kind.
     """
+    # Deviation: normalization is by groups of channels.
     if kind == "gn":
         return GroupNorm(math.gcd(GROUPS, channels), channels)
     if kind == "bn":

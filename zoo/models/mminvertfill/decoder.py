@@ -58,6 +58,7 @@ def enlarge(kind: str, channels_in: int, channels_out: int, bias: bool = True) -
     """
     if kind == "convT":
         return nn.ConvTranspose2d(channels_in, channels_out, 4, 2, 1, bias=bias)
+    # Deviation: the decoder enlarges by nearest pixels and a convolution.
     if kind == "nearest_conv":  # a transposed convolution can leave a chequerboard
         conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias)
         return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv)
@@ -72,6 +73,7 @@ def smaller_mask(M: Tensor, size: tuple[int, int], kind: str = "max") -> Tensor:
         size: h, w.
         kind: One of `MASKS`.
     """
+    # Deviation: a cell with any hole pixel counts as a hole.
     return F.adaptive_max_pool2d(M, size) if kind == "max" else F.interpolate(M, size=size, mode="nearest")
 
 

@@ -58,6 +58,7 @@ def guidance_mask(
     """
     from zoo.keyed import integers
 
+    # Deviation: training withholds guidance at random.
     everything, hole = shares
     if min(*shares, whole) < 0 or sum(shares) > 1 or whole > 1:
         raise UsageError(f"shares of withheld guidance must be probabilities, got {shares} and {whole:g}")
@@ -112,5 +113,6 @@ def assemble(
             continue
         if mask is None:
             raise UsageError(f"the {name} comes without a mask of what is missing", remedy="zeros where all is known")
+        # Deviation: the encoder reads the masks besides what they leave of image, edges and segmentation.
         parts += [values.masked_fill(mask > 0.5, 0.0), mask.to(values.dtype)]
     return torch.cat(parts, 1)

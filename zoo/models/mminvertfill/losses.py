@@ -45,6 +45,7 @@ def distance(I: Tensor, O_G: Tensor, region: Tensor) -> Tensor:  # noqa: E741
         O_G: The output, B 3 H W.
         region: B 1 H W in {0, 1}.
     """
+    # Deviation: the absolute difference to the image is minimised too.
     pixels = region.float().sum((1, 2, 3))
     total = ((I.float() - O_G.float()).abs() * region).sum((1, 2, 3)) / (3.0 * pixels.clamp_min(1.0))
     return total.sum() / (pixels > 0).sum().clamp_min(1)
@@ -108,6 +109,7 @@ def edge_entropy(E_r: Tensor, E: Tensor) -> Tensor:
         E: B 1 H W in {0, 1}; its maxima, since every other way of making it smaller loses thin lines.
     """
     truth = F.adaptive_max_pool2d(E.float(), (E_r.shape[-2], E_r.shape[-1]))
+    # Deviation: the entropy of edges weighs edge pixels and others alike in sum.
     share = truth.mean()
     weight = torch.where(truth > 0.5, 1.0 - share, share)
     return F.binary_cross_entropy_with_logits(E_r.float(), truth, weight)
@@ -168,6 +170,7 @@ def L_fid(w: Tensor, mean: Tensor, kind: str = "norm") -> Tensor:
     """
     if kind not in FIDELITY:
         raise unknown_name("fidelity loss", kind, list(FIDELITY))
+    # Deviation: L_fid is the norm of the formula and not the mean square of the text.
     Δ = w.float() - mean.float()
     return torch.linalg.vector_norm(Δ, dim=(1, 2)).mean() if kind == "norm" else Δ.square().mean()
 

@@ -74,6 +74,7 @@ def structure_map(image: Tensor, edge: Tensor | None = None, segmentation: Tenso
         edge: Logits, B 1 h w; None leaves its channel out.
         segmentation: Logits, B K h w; None leaves its channels out.
     """
+    # Deviation: map2structure reads edges and segmentation besides the reconstructed image.
     parts = [image]
     if edge is not None:
         parts.append(edge.sigmoid().to(image.dtype))

@@ -51,7 +51,7 @@ class Guides(NamedTuple):
 
 
 class MMInvertFill(InpaintingModule):
-    """Image inpainting by GAN inversion with multi-modal guidance (Yu et al., IJCV 2024).
+    """Image inpainting by GAN inversion with multi-modal guidance (Zhang et al., IJCV 2025).
 
     A guided encoder turns a corrupted image, with edges and a segmentation where there are any, into styles and
     features of a StyleGAN2 generator that was trained before, on whole images, and stays as it is. The defaults are the
@@ -375,10 +375,11 @@ class MMInvertFill(InpaintingModule):
     def _withheld(self, batch: Batch) -> Guides:
         """Whole guidance, with masks of what of it this step withholds."""
         M, o = batch["mask"], self.options
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         shown = Batch(**batch)
         for name in self.uses & set(batch):
             shown[f"{name}_mask"] = guidance_mask(  # type: ignore[literal-required]
-                M, batch["id"], name, visit=self.iteration, shares=tuple(o["shares"]), whole=o["whole"]
+                M, batch["id"], name, seed, self.iteration, tuple(o["shares"]), o["whole"]
             )
         return self._shown(shown)
 
