@@ -1,0 +1,1 @@
+"""ECDM: text-guided inpainting with structure-aware learning and cross-domain attention (Huang et al. 2024)."""

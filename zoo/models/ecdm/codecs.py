@@ -1,0 +1,226 @@
+"""First stages: images in [-1, 1] to latents of about unit deviation and back, behind one interface."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+_FLATTEST = 1e-3  # of the largest deviation: a component of less is noise, and whitening would blow it up
+
+
+class Codec(nn.Module):
+    """What every first stage does.
+
+    Attributes:
+        factor: Pixels of a latent cell along each side.
+        channels: Channels of the latents.
+    """
+
+    factor: int
+    channels: int
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents, B C H/factor W/factor float32.
+
+        Args:
+            x: B 3 H W in [-1, 1], H and W multiples of `factor`.
+            noise: Standard normal, of the latents' shape, to draw from the posterior; None is its mode. A codec
+                without a posterior does not look at it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define encode(x, noise)")
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The image of scaled latents, B 3 H W float32, about [-1, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} must define decode(z)")
+
+
+class KLCodec(Codec):
+    """A variational autoencoder of diffusers.
+
+    Args:
+        autoencoder: The network; `scale` begins as its `scaling_factor`.
+    """
+
+    scale: Tensor
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        config: Any = autoencoder.config
+        self.factor = 2 ** (len(config.block_out_channels) - 1)
+        self.channels = int(config.latent_channels)
+        self.register_buffer("scale", torch.tensor(float(config.scaling_factor)))
+
+    def posterior(self, x: Tensor) -> DiagonalGaussianDistribution:
+        """The posterior of unscaled latents, as the training of the autoencoder needs it."""
+        found: DiagonalGaussianDistribution = self.autoencoder.encode(x.to(self.autoencoder.dtype)).latent_dist
+        return found
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        with _no_half(x):
+            posterior = self.posterior(x)
+        z = posterior.mode().float()
+        if noise is not None:
+            z = z + posterior.std.float() * noise
+        return z * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        with _no_half(z):
+            x: Tensor = self.autoencoder.decode((z / self.scale).to(self.autoencoder.dtype)).sample
+        return x.float()
+
+    @torch.no_grad()
+    def fit_scale(self, x: Tensor) -> None:
+        """Sets the scale so that the latents of these images have unit deviation; after training, before the UNet.
+
+        Args:
+            x: B 3 H W in [-1, 1]; the more images, the better.
+
+        Raises:
+            DataError: All latents are equal.
+        """
+        deviation = self.posterior(x).mode().float().std()
+        if not float(deviation) > 0:
+            raise DataError("the latents of these images are all equal", remedy="train the autoencoder first")
+        self.scale.copy_(1.0 / deviation)
+
+
+class PCACodec(Codec):
+    """Patches of `factor` x `factor` pixels as whitened principal components: fitted in closed form, no training.
+
+    An unfitted one has the lowest frequencies of the cosine transform over rows, columns and colours in the place of
+    principal components. A cell depends on its own pixels alone.
+
+    Args:
+        factor: Side of a patch in pixels.
+        channels: How many components to keep, at most 3 factor².
+
+    Raises:
+        UsageError: A patch does not have so many.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+    _count: Tensor
+    _sum: Tensor
+    _outer: Tensor
+
+    def __init__(self, factor: int = 4, channels: int = 8) -> None:
+        super().__init__()
+        width = 3 * factor * factor
+        if factor < 1 or not 1 <= channels <= width:
+            raise UsageError(f"{channels} components of patches of {factor} x {factor} pixels: there are 1 to {width}")
+        self.factor, self.channels = factor, channels
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("basis", _cosines(factor)[:, :channels].contiguous())
+        self.register_buffer("scale", torch.ones(channels))
+        for name, shape in (("_count", ()), ("_sum", (width,)), ("_outer", (width, width))):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64), persistent=False)
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            patches = F.pixel_unshuffle(x.float(), self.factor).movedim(1, -1)
+            z = (patches - self.mean) @ self.basis / self.scale
+        return z.movedim(-1, 1).contiguous()
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            patches = (z.float().movedim(1, -1) * self.scale) @ self.basis.T + self.mean
+        return F.pixel_shuffle(patches.movedim(-1, 1), self.factor)
+
+    @torch.no_grad()
+    def accumulate(self, x: Tensor) -> None:
+        """Adds images to the sums that `solve` reads; they are float64, and no part of a checkpoint.
+
+        Args:
+            x: B 3 H W in [-1, 1], H and W multiples of `factor`.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            patches = F.pixel_unshuffle(x.double(), self.factor).movedim(1, -1).flatten(0, -2)
+            self._count += len(patches)
+            self._sum += patches.sum(0)
+            self._outer += patches.T @ patches
+
+    @torch.no_grad()
+    def solve(self) -> None:
+        """Fits the components to what was accumulated, in all processes together, and forgets it.
+
+        Raises:
+            DataError: Nothing, or images of a single colour, were accumulated.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for total in (self._count, self._sum, self._outer):
+                torch.distributed.all_reduce(total)
+        if not float(self._count) > 0:
+            raise DataError("no images to fit the codec to", remedy="call accumulate(images) first")
+        mean = self._sum / self._count
+        covariance = self._outer / self._count - torch.outer(mean, mean)
+        variances, vectors = torch.linalg.eigh(covariance)
+        deviations = variances.flip(0)[: self.channels].clamp(min=0).sqrt()
+        vectors = vectors.flip(1)[:, : self.channels]
+        if not float(deviations[0]) > 1e-6:  # of [-1, 1]: rounding alone
+            raise DataError("all images to fit the codec to have one colour", remedy="accumulate other images")
+        # An eigenvector's sign is a matter of the library: the largest entry is positive on every machine.
+        signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+        self.mean.copy_(mean)
+        self.basis.copy_(vectors * signs)
+        self.scale.copy_(deviations.clamp(min=_FLATTEST * float(deviations[0])))
+        for total in (self._count, self._sum, self._outer):
+            total.zero_()
+
+
+class IdentityCodec(Codec):
+    """Patches as channels, without loss. The networks need more than twice as many channels of their own.
+
+    Args:
+        factor: Side of a patch in pixels.
+    """
+
+    def __init__(self, factor: int = 4) -> None:
+        super().__init__()
+        if factor < 1:
+            raise UsageError(f"the factor must be at least 1, got {factor}")
+        self.factor, self.channels = factor, 3 * factor * factor
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        return F.pixel_unshuffle(x.float(), self.factor)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return F.pixel_shuffle(z.float(), self.factor)
+
+
+def _no_half(x: Tensor) -> AbstractContextManager[Any]:
+    """Leaves autocast to float16, in which the published decoder overflows; bfloat16 has the range."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def _cosines(factor: int) -> Tensor:
+    """The cosine transform of a patch, columns from low to high frequency, 3 factor² squared, orthonormal."""
+
+    def transform(size: int) -> Tensor:
+        place, frequency = torch.arange(size, dtype=torch.float64), torch.arange(size, dtype=torch.float64)[:, None]
+        rows = torch.cos(math.pi * (place + 0.5) * frequency / size) * math.sqrt(2.0 / size)
+        rows[0] /= math.sqrt(2.0)
+        return rows
+
+    colour, side = transform(3), transform(factor)
+    whole = torch.kron(colour, torch.kron(side, side))  # pixel_unshuffle: colours, then rows, then columns
+    frequency = [c + r + k for c in range(3) for r in range(factor) for k in range(factor)]
+    order = sorted(range(len(frequency)), key=lambda index: frequency[index])
+    return whole[order].T.float()

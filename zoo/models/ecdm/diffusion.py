@@ -1,0 +1,125 @@
+"""The diffusion process of Stable Diffusion: its noise schedule, and the solvers that walk it backwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+    Scheduler = DDIMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler
+
+
+class Solver(NamedTuple):
+    """A way to walk the noise schedule backwards.
+
+    Attributes:
+        multistep: Whether a step reads the predictions of earlier ones.
+        label: What a reader of results must know of it; empty for the method's own.
+    """
+
+    multistep: bool
+    label: str
+
+
+_OTHER = "second-order multistep solver, known cells on one noise: another trajectory than DDIM, so other numbers"
+SOLVERS = {
+    "ddim": Solver(False, ""),
+    "unipc": Solver(True, f"UniPC, {_OTHER}"),
+    "dpmsolver++": Solver(True, f"DPM-Solver++ 2M, {_OTHER}"),
+}
+
+
+class NoiseSchedule(NamedTuple):
+    """The "scaled linear" noise schedule: the square root of beta rises linearly.
+
+    diffusers' schedulers have other defaults (linear beta); everything here passes these.
+
+    Attributes:
+        steps: Time steps of training, T.
+        start: beta of the first.
+        end: beta of the last.
+    """
+
+    steps: int = 1000
+    start: float = 0.00085
+    end: float = 0.012
+
+    def alphas(self) -> Tensor:
+        """The cumulative products of 1 - beta, T values, float32, to the bit those of diffusers' schedulers."""
+        root = torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float32)
+        return torch.cumprod(1.0 - root**2, dim=0)
+
+    def scheduler(self, solver: str = "ddim", clip: float = 0.0) -> Scheduler:
+        """A scheduler of diffusers with Stable Diffusion's settings; for DDIM those of the original sampler.
+
+        Args:
+            solver: One of `SOLVERS`.
+            clip: DDIM clamps its estimates of the clean latents to [-clip, clip]; 0 leaves them. The other schedulers
+                cannot: `zoo.models.ecdm.sampler` clamps for them.
+
+        Raises:
+            UsageError: No such solver.
+        """
+        if solver not in SOLVERS:
+            raise unknown_name("solver", solver, list(SOLVERS))
+        common: dict[str, Any] = {
+            "num_train_timesteps": self.steps,
+            "beta_start": self.start,
+            "beta_end": self.end,
+            "beta_schedule": "scaled_linear",
+            "prediction_type": "epsilon",
+            "timestep_spacing": "leading",
+            "steps_offset": 1,
+        }
+        if solver == "ddim":
+            from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+            clipping = {"clip_sample": clip > 0, "clip_sample_range": clip or 1.0}
+            ddim: Scheduler = DDIMScheduler(**common, **clipping, set_alpha_to_one=False)
+            return ddim
+        if solver == "unipc":
+            from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+            unipc: Scheduler = UniPCMultistepScheduler(**common, solver_order=2)
+            return unipc
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+        dpm: Scheduler = DPMSolverMultistepScheduler(**common, solver_order=2, algorithm_type="dpmsolver++")
+        return dpm
+
+    def check_steps(self, steps: int) -> None:
+        """Refuses a number of sampling steps that the schedule does not have.
+
+        Raises:
+            UsageError: Less than 1 or more than T - 1: with an offset of 1, T steps would begin at T, which is none.
+        """
+        if not 1 <= steps < self.steps:
+            raise UsageError(f"{steps} sampling steps: there are 1 to {self.steps - 1}")
+
+
+def q_sample(clean: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
+    """q(z_t | z_0) = sqrt(alpha_t) z_0 + sqrt(1 - alpha_t) noise.
+
+    Args:
+        clean: z_0, B C h w.
+        alpha: The cumulative alpha at t: a number, or B of them (`alphas[t]`).
+        noise: Standard normal, B C h w.
+    """
+    if isinstance(alpha, Tensor):
+        alpha = alpha.reshape(-1, 1, 1, 1)
+    return clean * alpha**0.5 + noise * (1.0 - alpha) ** 0.5
+
+
+def clean_of(noisy: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
+    """The estimate of z_0 that a prediction of the noise amounts to; the inverse of `q_sample` (shapes as there)."""
+    if isinstance(alpha, Tensor):
+        alpha = alpha.reshape(-1, 1, 1, 1)
+    return (noisy - noise * (1.0 - alpha) ** 0.5) / alpha**0.5
