@@ -13,7 +13,7 @@ import pytest
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 CHANCE = 1 / 8
-READERS = ("nigdt",)
+READERS = ("cma", "nigdt")
 
 
 @cache
