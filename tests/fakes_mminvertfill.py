@@ -1,4 +1,4 @@
-"""MMInvertFill in miniature for its tests: sizes, lively weights, guided scenes, training on one batch over and over."""
+"""MMInvertFill in miniature for its tests: sizes, lively weights, guided scenes, training on the same batches."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Seeded(MMInvertFill):
 def withhold(monkeypatch: Any, **masks: Tensor | float) -> None:
     """From now on training withholds this of each modality, 1 = missing, whatever would have been drawn."""
 
-    def mask(M: Tensor, ids: list[str], modality: str, **_: Any) -> Tensor:
+    def mask(M: Tensor, ids: list[str], modality: str, *_: Any) -> Tensor:
         value = masks.get(modality, 0.0)
         return value if isinstance(value, Tensor) else torch.full_like(M, value)
 

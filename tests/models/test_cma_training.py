@@ -48,10 +48,10 @@ def gradients(module: CMA, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> tup
     reached: dict[str, set[str]] = {}
     fed = embedded(module)
 
-    def record(name: str, loss: Tensor) -> None:
+    def record(names: tuple[str, ...], loss: Tensor) -> None:
         module.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        reached[name] = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        reached[names[0]] = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
     monkeypatch.setattr(module, "_minimize", record)
     fit(module, batch, **ONCE)
@@ -208,7 +208,7 @@ def test_eq_17_and_18_what_is_minimized_is_the_weighted_sum(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, seen = make(**WEIGHTS, **changes), {}
-    monkeypatch.setattr(module, "_minimize", lambda name, loss: seen.update({name: loss.item()}))
+    monkeypatch.setattr(module, "_minimize", lambda names, loss: seen.update({names[0]: loss.item()}))
     terms = logged(fit(module, **ONCE))
     assert set(terms) == set().union(*KEYS.values()) | MONITOR
     assert all(terms[name] != 0 for name in terms)
@@ -468,7 +468,7 @@ def test_mixed_precision_trains(precision: Any) -> None:
 
 def test_features_that_collapse_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     module = make()
-    monkeypatch.setattr(module, "_minimize", lambda name, loss: None)  # so that it stays at iteration 0
+    monkeypatch.setattr(module, "_minimize", lambda names, loss: None)  # so that it stays at iteration 0
     signs: list[tuple[float, float]] = [(0.96, 0.97), (0.96, 0.94), (0.94, 0.99)]
     found = []
     for pair in signs:
@@ -482,7 +482,7 @@ def test_features_that_collapse_are_warned_of(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_monitor_is_of_the_corrupted_image(monkeypatch: pytest.MonkeyPatch) -> None:
     module = make()
-    monkeypatch.setattr(module, "_minimize", lambda name, loss: None)
+    monkeypatch.setattr(module, "_minimize", lambda names, loss: None)
     values = logged(fit(module, **ONCE))
     tokens = module._tokens(scenes()["caption"])
     with torch.no_grad():

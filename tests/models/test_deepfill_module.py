@@ -178,12 +178,12 @@ def test_each_loss_reaches_exactly_its_own_network(options: dict[str, Any], monk
             parameter.mul_(2.0)
     reached: dict[str, set[str]] = {}
 
-    def record(name: str, loss: Tensor) -> None:
+    def record(names: tuple[str, ...], loss: Tensor) -> None:
         module.zero_grad()
         loss.backward()
         moved = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-        reached[name] = moved
-        assert all(p.grad is None for n, p in module.named_parameters() if not n.startswith(name))
+        reached[names[0]] = moved
+        assert all(p.grad is None for n, p in module.named_parameters() if not n.startswith(names[0]))
 
     monkeypatch.setattr(module, "_minimize", record)
     fit(module, scenes(), max_steps=-1, max_epochs=1)
@@ -198,7 +198,7 @@ def test_each_loss_reaches_exactly_its_own_network(options: dict[str, Any], monk
 
 def test_losses_are_taken_on_the_composite_and_put_together_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     module, batch, seen = make(), scenes(), []
-    monkeypatch.setattr(module, "_minimize", lambda name, loss: seen.append((name, loss.item())))
+    monkeypatch.setattr(module, "_minimize", lambda names, loss: seen.append((names[0], loss.item())))
     fed: list[Tensor] = []
     assert module.discriminator is not None
     module.discriminator.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
@@ -264,9 +264,9 @@ def test_the_critics_take_five_steps_to_one(monkeypatch: pytest.MonkeyPatch) -> 
     module, turns = make(**{**V1, "critic_steps": 5}), []
     minimize = module._minimize
 
-    def record(name: str, loss: Tensor) -> None:
-        turns.append(name[0])
-        minimize(name, loss)
+    def record(names: tuple[str, ...], loss: Tensor) -> None:
+        turns.append(names[0][0])
+        minimize(names, loss)
 
     monkeypatch.setattr(module, "_minimize", record)
     trainer = fit(module, scenes(2), max_steps=2)

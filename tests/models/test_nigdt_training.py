@@ -25,10 +25,10 @@ def gradients(module: NIGDT, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> d
     """Names of the parameters that each turn reaches."""
     reached: dict[str, set[str]] = {}
 
-    def record(name: str, loss: Tensor) -> None:
+    def record(names: tuple[str, ...], loss: Tensor) -> None:
         module.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        reached[name] = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        reached[names[0]] = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
     monkeypatch.setattr(module, "_minimize", record)
     fit(module, batch, **ONCE)
@@ -156,7 +156,7 @@ def test_n4_a_hole_everywhere_or_nowhere_has_finite_losses_and_gradients(
     batch["mask"][0] = scenes()["mask"][0]  # beside an ordinary one
     made: list[Tensor] = []
 
-    def record(name: str, loss: Tensor) -> None:
+    def record(names: tuple[str, ...], loss: Tensor) -> None:
         module.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         made.extend([loss.detach(), *(p.grad for p in module.parameters() if p.grad is not None)])
@@ -247,7 +247,7 @@ def test_eq_19_what_is_minimized_is_the_weighted_sum(
     changes: dict[str, Any], scales: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, seen = make(lively=True, **WEIGHTS, **changes), {}
-    monkeypatch.setattr(module, "_minimize", lambda name, loss: seen.update({name: loss.item()}))
+    monkeypatch.setattr(module, "_minimize", lambda names, loss: seen.update({names[0]: loss.item()}))
     terms = logged(fit(module, **ONCE))
     assert set(terms) == (KEYS if "paths" not in changes else {n for n in KEYS if not n.endswith("_r")})
     assert all(terms[name] != 0 for name in terms)

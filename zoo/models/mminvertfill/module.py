@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -142,6 +143,7 @@ class MMInvertFill(InpaintingModule):
     """
 
     uses = frozenset({"edge", "segmentation"})
+    stochastic: ClassVar[bool] = True
     stages: ClassVar[tuple[str, ...]] = ("generator", "inpaint")
     training_only: ClassVar[tuple[str, ...]] = ("critic", "style_critic", "path_mean")
     frozen: ClassVar[tuple[str, ...]] = ("phi", "psi")
@@ -237,7 +239,6 @@ class MMInvertFill(InpaintingModule):
         self.options: dict[str, Any] = dict(self.hparams)
         check(self.options)
         self.uses = frozenset(name for name in ("edge", "segmentation") if self.options[name])
-        self.stochastic = noise == "random"  # type: ignore[misc]  # of an instance, as `uses`
         channels = by_resolution(generator_channels)
         self.generator = StyleGenerator(size, w, mapping, channels)
         if self.stage == "generator":
@@ -312,6 +313,16 @@ class MMInvertFill(InpaintingModule):
     def _generate(self, made: Inverted, noise: Sequence[Tensor] | None) -> Tensor:
         replace = self.options["f4"] == "replace"
         return self.generator.synthesize(self._styles(made), noise, made.structure, replace).clamp(-1.0, 1.0)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside, the generator's noise is random: each seed gives another completion."""
+        before = self.options["noise"]
+        self.options["noise"] = "random"
+        try:
+            yield
+        finally:
+            self.options["noise"] = before
 
     def _noise(self, noise: Noise) -> list[Tensor] | None:
         fixed = self.generator.fixed_noise()
