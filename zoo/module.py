@@ -222,6 +222,28 @@ class InpaintingModule(LightningModule):
 
         return vocabulary(captions())
 
+    @classmethod
+    def check_available(cls, settings: Mapping[str, Any] | None = None) -> None:
+        """Refuses, before any work, what needs networks besides its weights that are not on this machine.
+
+        Args:
+            settings: Arguments of the constructor that differ from the defaults.
+
+        Raises:
+            WeightsError: They are not here; the error says how to get them.
+        """
+
+    @classmethod
+    def stages_for(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """The stages that `zoo fit` trains in a configuration; all of `stages` where a method does not say otherwise.
+
+        A method that can take a network from elsewhere leaves out the stage that would train it, but never the last.
+
+        Args:
+            arguments: The constructor's arguments, as configured.
+        """
+        return cls.stages
+
     # --- taking a step ---------------------------------------------------------------------------------------------
 
     def optimizers_by_name(self) -> dict[str, Optimizer]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from zoo.cli import doctor
 from zoo.data import DATASETS
-from zoo.models import CONTROLS, MODELS
+from zoo.models import BASELINES, CONTROLS, MODELS
 
 
 @pytest.mark.parametrize("what", ["models", "datasets", "masks", "metrics", "suites"])
@@ -29,8 +29,9 @@ def test_lists_agree_with_their_json(what: str, zoo: Run) -> None:
 
 def test_lists_are_complete(zoo: Run) -> None:
     models = {fact["name"]: fact for fact in json.loads(zoo("list", "models", "--json").out)}
-    assert set(models) == {*MODELS, *CONTROLS}
+    assert set(models) == {*MODELS, *CONTROLS, *BASELINES}
     assert models["telea"]["kind"] == "control"
+    assert {models[name]["kind"] for name in BASELINES} == {"baseline"}
     assert {fact["name"] for fact in json.loads(zoo("list", "datasets", "--json").out)} == set(DATASETS)
     metrics = {fact["name"] for fact in json.loads(zoo("list", "metrics", "--json").out)}
     assert {"l1", "l1_hole", "psnr", "ssim", "tv", "raw_known_l1", "colour_fidelity", "shape_fidelity"} <= metrics

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from tests.fakes_ecdm_nets import DEEP, fill
 from zoo.errors import UsageError, WeightsError
+from zoo.models.ecdm import ECDM
 from zoo.models.ecdm.controlnet import ECDMControlNet
 from zoo.models.ecdm.convert import LICENCE, convert_upstream, student_from_upstream, to_upstream
 from zoo.models.ecdm.names import Names
+from zoo.weights import load_weights, read_header
 
 HINT = (4, 8, 8, 16)  # as many blocks as ControlNet, and narrow
 SIZES: dict[str, Any] = {n: DEEP[n] for n in ("in_channels", "block_out_channels", "norm_num_groups",
@@ -135,10 +137,14 @@ def test_an_ecdm_checkpoint_round_trips(tmp_path: Path) -> None:
         assert torch.equal(found.state_dict()[name], tensor)
     for a, b in zip(outputs(found), outputs(theirs), strict=True):
         assert torch.equal(a, b)
-    out = convert_upstream(source, "ecdm", tmp_path / "student", **SMALL, **OWN)
-    again = ECDMControlNet.from_pretrained(out, local_files_only=True)
-    assert torch.equal(outputs(again)[-1], outputs(theirs)[-1])
-    assert LICENCE in (out / "provenance.json").read_text()
+    path = convert_upstream(source, "ecdm", tmp_path / "student.safetensors", **SMALL, **OWN)
+    again = load_weights(path)
+    assert isinstance(again, ECDM)
+    assert torch.equal(outputs(again.student)[-1], outputs(theirs)[-1])
+    header = read_header(path)
+    assert (header.licence, header.preset) == (LICENCE, "ecdm")
+    assert header.provenance["converted_from"] == "ecdm"
+    assert list(header.provenance["files"]) == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("layout", ["compvis", "diffusers"])

@@ -237,8 +237,9 @@ def load_method(method: MethodPlan) -> InpaintingModule:
 
     if method.weights and sha256(method.weights) != method.weights_sha256:
         raise WeightsError("the weights have changed since the plan was made", method.weights, "start the run again")
-    module = load(method.name, method.preset, method.weights or None)
-    if not method.settings:
+    untrained = {} if method.weights else method.settings
+    module = load(method.name, method.preset, method.weights or None, **untrained)
+    if not method.settings or not method.weights:
         return module
     changed = type(module)(**{**constructor_arguments(module), **method.settings})
     changed.load_state_dict(module.state_dict())

@@ -219,6 +219,7 @@ def _method(label: str, name: str, path: str, preset: str | None, dataset: str, 
     if not cls.trainable:
         if path:
             raise UsageError(f"'{name}' takes no weights", where=path)
+        cls.check_available(changes)
         return MethodPlan(label, name, class_path(name), settings=changes)
     found = Path(path) if path else None
     for choice in (preset,) if preset else ("nano",) if dataset == "shapes" else ("paper", "nano"):
@@ -232,6 +233,7 @@ def _method(label: str, name: str, path: str, preset: str | None, dataset: str, 
         remedy = f"name the method they belong to ({header.method})"
         raise WeightsError(f"these weights are of '{header.method}', not of '{name}'", str(found), remedy)
     check_completes(header, found)
+    cls.check_available({**header.arguments, **changes})
     trained_on = header.provenance.get("data", "")
     if isinstance(trained_on, Mapping):
         trained_on = trained_on.get("name", "")
@@ -269,9 +271,14 @@ def _check_samples(samples: int, methods: Sequence[MethodPlan]) -> None:
 
 
 def _native_size(methods: Sequence[MethodPlan]) -> int:
+    from zoo.models import BASELINES, resolve
     from zoo.weights import read_header
 
     sizes = [{**read_header(m.weights).config, **m.settings}.get("size") for m in methods if m.weights]
+    for method in methods:
+        if method.class_path in BASELINES.values():
+            default = inspect.signature(resolve(method.name)).parameters["size"].default
+            sizes.append(method.settings.get("size", default))
     return min((int(size) for size in sizes if size), default=DEFAULT_SIZE)
 
 

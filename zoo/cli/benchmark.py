@@ -146,12 +146,13 @@ def _check_suite(name: str | None) -> str | None:
 
 
 def _check_models(models: Sequence[str] | None) -> None:
-    from zoo.models import CONTROLS, MODELS
+    from zoo.models import BASELINES, CONTROLS, MODELS
 
+    known = [*MODELS, *CONTROLS, *BASELINES]
     for entry in models or ():
         name = entry.partition("=")[0].partition("@")[0]
-        if "." not in name and ":" not in name and name not in MODELS and name not in CONTROLS:
-            raise unknown_name("model", name, [*MODELS, *CONTROLS])
+        if "." not in name and ":" not in name and name not in known:
+            raise unknown_name("model", name, known)
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -205,14 +206,14 @@ def fit_missing(options: Mapping[str, Any]) -> None:
 
 def fit_commands(options: Mapping[str, Any]) -> list[list[str]]:
     """The command lines that train what a plan lacks."""
-    from zoo.models import CONTROLS, MODELS
+    from zoo.models import BASELINES, CONTROLS, MODELS
     from zoo.weights import find_weights
 
     dataset = options.get("dataset", "shapes")
     preset = options.get("preset") or ("nano" if dataset == "shapes" else "paper")
     commands = []
     for entry in options.get("models") or list(MODELS):
-        if "=" in entry or "@" in entry or entry in CONTROLS or entry in options.get("weights", {}):
+        if "=" in entry or "@" in entry or entry in {*CONTROLS, *BASELINES} or entry in options.get("weights", {}):
             continue
         if find_weights(entry, preset) is None:
             command = ["zoo", "fit", "--model", entry, "--data", str(dataset), "--preset", preset, "--resume", "auto"]

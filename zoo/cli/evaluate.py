@@ -40,6 +40,9 @@ def run_evaluation(argv: Sequence[str]) -> int:
         loaded = load_weights(weights, expect=cli.class_path)
     adopt(cli, cls, read_header(weights).vocabulary if weights else [])
     _adopt_stage(cli, cls)
+    configured = cli.config.model.get("init_args")
+    arguments = configured.as_dict() if configured else {}
+    cls.check_available(arguments if loaded is None else dict(loaded.hparams))
     callbacks = [PredictionWriter(cli.run_folder / "predictions")] if verb == "predict" else []
     cli.build(callbacks, cli.run_folder, logger=False)
     module: InpaintingModule = cli.model if loaded is None else loaded

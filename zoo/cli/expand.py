@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zoo.cli.parsers import LIGHTNING_VERBS, lightning_parser
 from zoo.errors import UsageError, unknown_name
-from zoo.models import CONTROLS, MODELS
+from zoo.models import BASELINES, CONTROLS, MODELS
 from zoo.resources import resource
 
 PRESETS = ("nano", "paper")
@@ -123,9 +123,14 @@ def _model_options(verb: str, model: str | None, preset: str | None, data: str |
         if verb == "fit":
             raise UsageError(f"'{model}' is a control: it has nothing to train", remedy=f"one of {', '.join(MODELS)}")
         return ["--model", CONTROLS[model], "--model.size", "64"], []
+    if model in BASELINES:
+        if verb == "fit":
+            what = f"'{model}' is a baseline of published weights: it has nothing to train"
+            raise UsageError(what, remedy=f"one of {', '.join(MODELS)}")
+        return ["--model", BASELINES[model], "--data.size", "512"], []
     if model not in MODELS:
         if "." not in model and ":" not in model:
-            raise unknown_name("model", model, [*MODELS, *CONTROLS])
+            raise unknown_name("model", model, [*MODELS, *CONTROLS, *BASELINES])
         name = model.replace(":", ".")
         chosen = _preset(preset, data)
         return ["--model", name, "--preset", chosen], [f"{name}: no recipe, its defaults under the name '{chosen}'"]

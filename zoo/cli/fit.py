@@ -44,7 +44,7 @@ def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
     stage, run = cli.config.stage, cli.run_folder
     if stage and stage not in cls.stages:
         raise unknown_name("stage", stage, list(cls.stages))
-    stages = [stage] if stage else list(cls.stages)
+    stages = [stage] if stage else list(stages_of(cli, cls))
     todo = [name for name in stages if not (run / name / WEIGHTS).is_file()]
     for name in stages:
         if name not in todo:
@@ -62,6 +62,12 @@ def run_fit(argv: Sequence[str], typed: Sequence[str]) -> int:
             stopped.advice = stopped.advice or f"go on with: {_resume_command(command)}"
             raise
     return EXIT_OK
+
+
+def stages_of(cli: ZooCLI, cls: type[InpaintingModule]) -> tuple[str, ...]:
+    """The stages that this configuration trains."""
+    arguments = cli.config.model.get("init_args")
+    return cls.stages_for(arguments.as_dict() if arguments else {})
 
 
 def _each_in_a_process(stages: Sequence[str], typed: Sequence[str]) -> int:
@@ -121,7 +127,8 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
     _build(cli, run, stage, [CommandLineWins(changed), saver], f"go on with: {_resume_command(command)}")
     _check_data(cli)
     if checkpoint is None:
-        _load_predecessors(cli.model, run, cls.stages[: cls.stages.index(stage)])
+        before = cls.stages[: cls.stages.index(stage)]
+        _load_predecessors(cli.model, run, [name for name in stages_of(cli, cls) if name in before])
     _train(cli, checkpoint, command)
     if not cli.config.trainer.fast_dev_run:
         finish(cli, folder, stage, command)

@@ -100,8 +100,9 @@ def load_method(name: str, preset: str | None, weights: str | None, accelerator:
     if path is None:
         remedy = f"zoo weights list shows what is here; train them with zoo fit --model {name}, or give --weights FILE"
         raise WeightsError(f"no {preset or ''} weights of '{name}' are here".replace("  ", " "), remedy=remedy)
-    module = load(name, weights=path, device=device)
     header = read_header(path)
+    resolve(name).check_available(header.arguments)
+    module = load(name, weights=path, device=device)
     data = header.provenance.get("data")
     trained = data.get("name", "?") if isinstance(data, dict) else data or "?"
     about = f"preset {header.preset}, trained on {trained} at {module.size} pixels"

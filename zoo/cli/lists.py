@@ -44,18 +44,18 @@ def _cell(value: Any) -> str:
 
 
 def models() -> list[Fact]:
-    """The methods and the controls."""
-    from zoo.models import CONTROLS, MODELS, resolve
+    """The methods, the controls and the baselines."""
+    from zoo.models import BASELINES, CONTROLS, MODELS, resolve
     from zoo.weights import find_weights
 
     facts = []
-    for name in [*MODELS, *CONTROLS]:
+    for name in [*MODELS, *CONTROLS, *BASELINES]:
         cls = resolve(name)
         presets = [preset for preset in ("nano", "paper") if cls.trainable and find_weights(name, preset)]
         facts.append(
             {
                 "name": name,
-                "kind": "method" if cls.trainable else "control",
+                "kind": "method" if cls.trainable else "baseline" if name in BASELINES else "control",
                 "needs": sorted(cls.needs - {"image", "mask"}),
                 "uses": sorted(cls.uses),
                 "stages": list(cls.stages) if cls.trainable else [],

@@ -17,16 +17,23 @@ MODELS = {
     "cma": "zoo.models.cma.CMA",
     "nigdt": "zoo.models.nigdt.NIGDT",
     "mminvertfill": "zoo.models.mminvertfill.MMInvertFill",
+    "ecdm": "zoo.models.ecdm.ECDM",
 }
 CONTROLS = {
     "truth": "zoo.models.controls.Truth",
     "mean": "zoo.models.controls.Mean",
     "telea": "zoo.models.controls.Telea",
 }
+# Published networks that nothing is trained of here: they run where their weights are, and only where they are named.
+BASELINES = {
+    "sd_inpaint": "zoo.models.ecdm.baselines.StableDiffusionInpaint",
+    "controlnet_inpaint": "zoo.models.ecdm.baselines.ControlNetInpaint",
+    "blended_latent": "zoo.models.ecdm.baselines.BlendedLatentDiffusion",
+}
 
 
 def names() -> list[str]:
-    """The short names of the methods; the controls are in `CONTROLS`."""
+    """The short names of the methods; the controls are in `CONTROLS`, and what is only compared with in `BASELINES`."""
     return list(MODELS)
 
 
@@ -38,7 +45,7 @@ def class_path(name: str) -> str:
     """
     if "." in name:
         return name.replace(":", ".")
-    known = MODELS | CONTROLS
+    known = MODELS | CONTROLS | BASELINES
     if name not in known:
         raise unknown_name("model", name, list(known))
     return known[name]
@@ -85,14 +92,21 @@ def build(name: str, preset: str = "nano", **changes: Any) -> InpaintingModule:
     return resolve(name)(**{**recipe(name, preset)["model"]["init_args"], **changes})
 
 
-def load(name: str, preset: str = "nano", weights: str | Path | None = None, device: str = "cpu") -> InpaintingModule:
+def load(
+    name: str,
+    preset: str = "nano",
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> InpaintingModule:
     """A trained method in evaluation mode.
 
     Args:
-        name: A short name (`deepfill`), a control (`telea`) or a dotted path.
+        name: A short name (`deepfill`), a control (`telea`), a baseline (`sd_inpaint`) or a dotted path.
         preset: Which weights: `nano` ships with the package, `paper` comes from a run or a pull.
         weights: A safetensors file of your own instead.
         device: Where to put it.
+        **settings: Constructor arguments of a control or a baseline; what is trained has its own in its weights.
 
     Raises:
         WeightsError: No weights of that preset are here; the message says how to get them.
@@ -101,7 +115,8 @@ def load(name: str, preset: str = "nano", weights: str | Path | None = None, dev
 
     cls = resolve(name)
     if not cls.trainable:
-        return cls(size=64).to(device).eval()
+        native = {} if class_path(name) in BASELINES.values() else {"size": 64}
+        return cls(**{**native, **settings}).to(device).eval()
     path = Path(weights) if weights is not None else find_weights(name, preset)
     if path is None:
         raise WeightsError(

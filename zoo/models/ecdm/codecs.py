@@ -71,7 +71,7 @@ class KLCodec(Codec):
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         with _no_half(x):
             posterior = self.posterior(x)
-        z = posterior.mode().float()
+        z: Tensor = posterior.mode().float()
         if noise is not None:
             z = z + posterior.std.float() * noise
         return z * self.scale
@@ -80,6 +80,20 @@ class KLCodec(Codec):
         with _no_half(z):
             x: Tensor = self.autoencoder.decode((z / self.scale).to(self.autoencoder.dtype)).sample
         return x.float()
+
+    @torch.no_grad()
+    def follow_scale(self, mode: Tensor, share: float) -> None:
+        """Moves the scale towards what gives these latents unit deviation; for each batch of a training.
+
+        Args:
+            mode: Unscaled latents, B C h w, as of `posterior(x).mode()`; of all processes alike.
+            share: How much these latents count, in (0, 1]; 1 forgets what was before.
+        """
+        variance = mode.float().var()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(variance)
+            variance /= torch.distributed.get_world_size()
+        self.scale.copy_((1.0 - share) * self.scale**-2 + share * variance.clamp(min=1e-12)).pow_(-0.5)
 
     @torch.no_grad()
     def fit_scale(self, x: Tensor) -> None:
@@ -143,27 +157,35 @@ class PCACodec(Codec):
 
     @torch.no_grad()
     def accumulate(self, x: Tensor) -> None:
-        """Adds images to the sums that `solve` reads; they are float64, and no part of a checkpoint.
+        """Adds images of all processes, each of which must call it, to the sums that `solve` reads.
+
+        The sums are float64, and no part of the state; see `sums`.
 
         Args:
             x: B 3 H W in [-1, 1], H and W multiples of `factor`.
         """
         with torch.autocast(x.device.type, enabled=False):
             patches = F.pixel_unshuffle(x.double(), self.factor).movedim(1, -1).flatten(0, -2)
-            self._count += len(patches)
-            self._sum += patches.sum(0)
-            self._outer += patches.T @ patches
+            more = [torch.full_like(self._count, len(patches)), patches.sum(0), patches.T @ patches]
+        for total, part in zip(self.sums(), more, strict=True):
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(part)
+            total += part
+
+    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How many patches were accumulated, their sum and the sum of their outer products."""
+        return self._count, self._sum, self._outer
 
     @torch.no_grad()
-    def solve(self) -> None:
-        """Fits the components to what was accumulated, in all processes together, and forgets it.
+    def solve(self, keep: bool = False) -> None:
+        """Fits the components to what was accumulated, and forgets it.
+
+        Args:
+            keep: Does not forget it: more images are to come.
 
         Raises:
             DataError: Nothing, or images of a single colour, were accumulated.
         """
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for total in (self._count, self._sum, self._outer):
-                torch.distributed.all_reduce(total)
         if not float(self._count) > 0:
             raise DataError("no images to fit the codec to", remedy="call accumulate(images) first")
         mean = self._sum / self._count
@@ -178,8 +200,9 @@ class PCACodec(Codec):
         self.mean.copy_(mean)
         self.basis.copy_(vectors * signs)
         self.scale.copy_(deviations.clamp(min=_FLATTEST * float(deviations[0])))
-        for total in (self._count, self._sum, self._outer):
-            total.zero_()
+        if not keep:
+            for total in self.sums():
+                total.zero_()
 
 
 class IdentityCodec(Codec):

@@ -6,7 +6,6 @@ student is one. No code of other projects is needed, and no code in a file is ru
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError, unknown_name
+from zoo.models.ecdm import hub
 from zoo.models.ecdm.controlnet import NEW, ECDMControlNet, warm_start
+from zoo.models.ecdm.module import ECDM
 from zoo.models.ecdm.names import Names
-from zoo.weights import sha256, write_atomically
+from zoo.models.ecdm.networks import options_of
+from zoo.weights import save_weights, sha256
 
 LICENCE = "OpenRAIL (ControlNet v1.1 on Stable Diffusion 1.5): its restrictions of use hold for what is made of it"
 REMEDY = (
@@ -27,7 +29,6 @@ REMEDY = (
     "sizes, name the sizes"
 )
 SD15: dict[str, Any] = {"cross_attention_dim": 768}  # and else ControlNetModel's defaults
-PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,25 @@ KINDS = {
 }
 
 
-def convert_upstream(source: Path, kind: str, out: Path, **changes: Any) -> Path:
-    """Converts published weights to a student's folder, as `ECDMControlNet.from_pretrained` reads it; returns its path.
-
-    It holds `config.json`, `diffusion_pytorch_model.safetensors`, and in `provenance.json` where they are from and
-    under which terms.
+def convert_upstream(source: Path, kind: str, out: Path, base: str = hub.SD15, **changes: Any) -> Path:
+    """Converts published weights to a file of this project, which holds the student; returns its path.
 
     Args:
         source: The file.
         kind: The layout, a key of `KINDS`.
-        out: The folder to write.
-        **changes: Constructor arguments that differ from the layout's and from Stable Diffusion 1.5.
+        out: The safetensors file to write.
+        base: The pipeline that the student is for: a repository of the hub, or a folder.
+        **changes: Constructor arguments of the student that differ from the layout's and from Stable Diffusion 1.5.
 
     Raises:
         WeightsError: The file cannot be read, or a tensor is missing, left over or of another shape.
         UsageError: No such layout, or an argument the student does not take.
     """
     student = student_from_upstream(source, kind, **changes)
-    student.save_pretrained(out)
-    story = {"converted_from": kind, "file": source.name, "sha256": sha256(source), "licence": LICENCE}
-    write_atomically(out / PROVENANCE, json.dumps(story, indent=2).encode())
-    return out
+    module = ECDM(base=base, **options_of(student))
+    module.student.load_state_dict(student.state_dict())
+    provenance = {"converted_from": kind, "files": {source.name: sha256(source)}}
+    return save_weights(module.eval(), out, preset=kind, provenance=provenance, licence=LICENCE)
 
 
 def student_from_upstream(source: Path | Mapping[str, Tensor], kind: str, **changes: Any) -> ECDMControlNet:

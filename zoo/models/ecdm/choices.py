@@ -1,0 +1,71 @@
+"""What the options of ECDM may be; every stage refuses others, also of what only another stage builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.errors import UsageError
+from zoo.models.ecdm import hints
+
+CHOICES: dict[str, Sequence[str]] = {
+    "codec": ("kl", "pca", "identity"),
+    "hint": tuple(hints.HINTS),
+    "controlnet_init": ("zero", "warm"),
+    "sail_tap": ("decoder", "residual"),
+    "sail_gate": ("sample", "batch"),
+    "known_latent": hints.KNOWN,
+    "latent_mask": hints.LATENT_MASKS,
+    "solver": ("ddim", "unipc", "dpmsolver++"),
+    "draw": ("fresh", "fixed"),
+    "decay": ("constant", "linear", "cosine"),
+}
+
+
+def stages_of(options: Mapping[str, Any], stages: Sequence[str]) -> tuple[str, ...]:
+    """The stages that are to be trained: what comes from a base, or is not used, needs no training.
+
+    Args:
+        options: All constructor arguments.
+        stages: All stages, in order.
+    """
+    own = not options["base"]
+    needed = {
+        "autoencoder": own and options["codec"] != "identity",
+        "unet": own,
+        "teacher": options["sail"] and (own or not options["teacher_source"]),
+        "inpaint": True,
+    }
+    return tuple(stage for stage in stages if needed[stage])
+
+
+def check(options: Mapping[str, Any], stage: str) -> None:
+    """Refuses options that cannot work.
+
+    Raises:
+        UsageError: A choice that is not offered, or options that contradict each other.
+    """
+    o = options
+    for name, choices in CHOICES.items():
+        if o[name] not in choices:
+            raise UsageError(f"ecdm's {name} cannot be '{o[name]}'", remedy=f"one of {', '.join(choices)}")
+    factor = o["codec_factor"]
+    if factor < 1 or factor & (factor - 1):
+        raise UsageError(f"codec_factor must be a power of two, got {factor}")
+    halvings = factor.bit_length() - 1
+    lists = ["hint_widths"] if o["base"] or o["codec"] != "kl" else ["hint_widths", "codec_widths"]
+    for name in lists:
+        if len(o[name]) != halvings + 1:
+            remedy = f"{name} of {halvings + 1} numbers: one for each halving, and one more"
+            raise UsageError(f"{name} has {len(o[name])} widths, and codec_factor is {factor}", remedy=remedy)
+    if not 0 <= o["unet_plain"] < len(o["unet_channels"]):
+        raise UsageError(f"unet_plain must be from 0 to {len(o['unet_channels']) - 1}, got {o['unet_plain']}")
+    if not 0.0 <= o["prompt_dropout"] <= 1.0:
+        raise UsageError(f"prompt_dropout must lie in [0, 1], got {o['prompt_dropout']}")
+    if o["sail_weight"] < 0 or o["sail_max_timestep"] < 0:
+        raise UsageError("sail_weight and sail_max_timestep must be at least 0")
+    if o["base"] and stage in ("autoencoder", "unet"):
+        what = f"the base '{o['base']}' has an autoencoder and a UNet: there is no stage '{stage}'"
+        raise UsageError(what, remedy="--stage inpaint, or no base (--model.base '')")
+    if o["codec"] == "identity" and stage == "autoencoder":
+        raise UsageError("the codec 'identity' has nothing to fit", remedy="--stage unet")
