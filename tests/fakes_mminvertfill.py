@@ -122,3 +122,8 @@ def arguments_of(preset: str, **changes: Any) -> dict[str, Any]:
     path = resource(f"configs/model/mminvertfill/{preset}.yaml")
     content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     return {**content["model"]["init_args"], **changes}
+
+
+def named(value: object) -> str:
+    """The name of a parameter of a test; sets are sorted, since their order differs from process to process."""
+    return "+".join(sorted(map(str, value))) if isinstance(value, set | frozenset) else str(value)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.fakes_cma import changed, logged, some, states, trainer
-from tests.fakes_mminvertfill import TERMS, Seeded, fed, fit, guided, make, own, withhold, without
+from tests.fakes_mminvertfill import TERMS, Seeded, fed, fit, guided, make, named, own, withhold, without
 from zoo.batch import UNKNOWN_CLASS, Batch
 from zoo.models.mminvertfill import MMInvertFill, pretraining
 from zoo.models.mminvertfill import module as implementation
@@ -102,7 +102,7 @@ INVERTER = {"encoder", "map2style", "map2structure", "premodulation"}
         ({"w_seg": 1.0}, {"encoder"}),
         ({"perc": "hrf", "hrf": "random", "w_hrf": 0.0}, {"encoder"}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_each_loss_reaches_its_networks(on: dict[str, Any], reaches: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module = make(lively=True, **{**QUIET, **on})
@@ -119,7 +119,7 @@ def test_each_loss_reaches_its_networks(on: dict[str, Any], reaches: set[str], m
         ({"w_adv": 0.0}, {"inverter"}),
         (FIRST, {"generator", "style_critic"}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_step_moves_what_learns_and_nothing_else(changes: dict[str, Any], moved: set[str]) -> None:
     module = make(lively=True, **changes)
@@ -223,7 +223,7 @@ class Plain:
 @pytest.mark.parametrize(
     "changes",
     [{}, {"adv_on": "composite", "adv_kind": "nsgan"}, {"sml_mode": "regularise", "fid_kind": "mse", "tau": 0.5}],
-    ids=str,
+    ids=named,
 )
 def test_a_step_is_what_the_equations_say(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """At a learning rate of 0, so that the discriminator that scores is the one that has learned."""
@@ -423,7 +423,7 @@ def test_the_oracle_alone_sees_the_whole_truth(monkeypatch: pytest.MonkeyPatch) 
         ({"hrf": "none"}, (), {"l_hrf"}),
         ({"adv_start": 1}, (), {"l_adv", "l_d"}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_11_without_a_modality_there_is_no_term_of_it(
     changes: dict[str, Any], missing: tuple[str, ...], gone: set[str]
