@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,3 +240,15 @@ def test_weights_of_an_earlier_stage_leave_out_only_what_is_frozen() -> None:
     everything = set(Coder().state_dict())
     assert set(early) == {name for name in everything if not name.startswith("perceptual")}
     assert any(name.startswith("discriminator") for name in early)
+
+
+def test_each_process_of_a_distributed_training_draws_numbers_of_its_own() -> None:
+    drawn = []
+    for rank in (0, 1, 0):
+        toy = make()
+        toy._trainer = SimpleNamespace(world_size=2, global_rank=rank, global_step=3)  # type: ignore[assignment]
+        torch.manual_seed(0)  # as Lightning leaves every process
+        toy.on_train_start()
+        drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])

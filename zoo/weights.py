@@ -22,6 +22,7 @@ from zoo.errors import WeightsError
 if TYPE_CHECKING:
     from zoo.module import InpaintingModule
 
+LICENCE = "Apache-2.0"  # of weights that were trained here from nothing else
 FORMAT = "inpainting-zoo/1"
 _KEY = "zoo"
 _MODELS = Path(__file__).resolve().parent / "models"
@@ -44,7 +45,7 @@ class Header:
     preset: str
     config: dict[str, Any]
     provenance: dict[str, Any] = field(default_factory=dict)
-    licence: str = "Apache-2.0"
+    licence: str = LICENCE
     vocabulary: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +88,7 @@ def save_weights(
     preset: str = "custom",
     provenance: dict[str, Any] | None = None,
     half: bool = False,
-    licence: str = "Apache-2.0",
+    licence: str = LICENCE,
 ) -> Path:
     """Writes what completing an image needs, atomically.
 

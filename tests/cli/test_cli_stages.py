@@ -272,9 +272,11 @@ def saved(run: Path, **stages: dict[str, torch.Tensor]) -> None:
 
 
 def test_either_side_may_lack_tensors_and_the_later_stage_wins(tmp_path: Path) -> None:
-    one, two = torch.full((4,), 1.0), torch.full((4,), 2.0)
-    saved(tmp_path, match={"match.bias": one, "old.bias": one.clone()}, inpaint={"match.bias": two})
     module = Painter(stage="inpaint", vocabulary=["red"])
+    one, two = torch.full((4,), 1.0), torch.full((4,), 2.0)
+    weight = module.match.weight.detach().clone()
+    first = {"match.bias": one, "match.weight": weight, "old.bias": one.clone()}
+    saved(tmp_path, match=first, inpaint={"match.bias": two, "match.weight": weight.clone()})
     before = module.paint.weight.clone()
     _load_predecessors(module, tmp_path, ("match",))
     assert torch.equal(module.match.bias, one)
@@ -285,7 +287,8 @@ def test_either_side_may_lack_tensors_and_the_later_stage_wins(tmp_path: Path) -
 
 
 def test_nothing_to_take_over_is_an_error_only_where_no_stage_has_anything(tmp_path: Path) -> None:
-    saved(tmp_path, match={"old.bias": torch.ones(4)}, inpaint={"match.bias": torch.ones(4)})
+    later = {"match.bias": torch.ones(4), "match.weight": Painter(stage="inpaint", vocabulary=["red"]).match.weight}
+    saved(tmp_path, match={"old.bias": torch.ones(4)}, inpaint=later)
     with pytest.raises(WeightsError, match="no tensor of the stages before it"):
         _load_predecessors(Painter(stage="inpaint", vocabulary=["red"]), tmp_path, ("match",))
     _load_predecessors(Three(stage="again", vocabulary=["red"]), tmp_path, ("match", "inpaint"))

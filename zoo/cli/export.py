@@ -25,7 +25,23 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "lightning", "numpy", "kornia")
 
 
-def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> None:
+def inherited_licence(run: Path, stages: Sequence[str]) -> str:
+    """The licence of weights that build on those of earlier stages, which may have been converted from published ones.
+
+    Args:
+        run: The run folder.
+        stages: The stages before, finished or not there.
+
+    Returns:
+        The licences of those weights that are not this project's own; its own where there are none.
+    """
+    from zoo.weights import LICENCE, read_header
+
+    files = [path for name in stages if (path := run / name / "weights.safetensors").is_file()]
+    return "; ".join(sorted({read_header(path).licence for path in files} - {LICENCE})) or LICENCE
+
+
+def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str], licence: str) -> None:
     """Validates what will be exported, writes it, and says where it is. Every process calls this, one writes.
 
     Args:
@@ -33,6 +49,7 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
         folder: RUN/STAGE.
         stage: The name of the stage.
         command: What the user typed.
+        licence: Of the weights.
     """
     from zoo.cli.callbacks import Samples, shown
     from zoo.cli.checkpoint import Ema
@@ -48,7 +65,9 @@ def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str]) -> Non
     if not trainer.is_global_zero:
         return
     story = provenance(cli, stage, step, samples.seen, samples.values, command)
-    path = save_weights(module, folder / "weights.safetensors", preset=cli.config.preset, provenance=story)
+    path = save_weights(
+        module, folder / "weights.safetensors", preset=cli.config.preset, provenance=story, licence=licence
+    )
     print(f"{stage} finished after {step} iterations")
     if samples.values:
         print(f"validation: {figures(shown(samples.values))}")

@@ -111,7 +111,7 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
         command: What was typed, for the provenance and for the advice on how to resume.
     """
     from zoo.cli.checkpoint import CommandLineWins
-    from zoo.cli.export import finish
+    from zoo.cli.export import finish, inherited_licence
     from zoo.cli.lightning import SaveRunConfig
     from zoo.cli.vocabulary import settle
 
@@ -131,7 +131,7 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
         _load_predecessors(cli.model, run, [name for name in stages_of(cli, cls) if name in before])
     _train(cli, checkpoint, command)
     if not cli.config.trainer.fast_dev_run:
-        finish(cli, folder, stage, command)
+        finish(cli, folder, stage, command, inherited_licence(run, cls.stages[: cls.stages.index(stage)]))
 
 
 def _settings(
@@ -291,7 +291,8 @@ def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str
     Where two stages before hold the same tensor, the later one's is taken.
 
     Raises:
-        WeightsError: A stage before is not finished, a tensor has another shape than here, or nothing fits at all.
+        WeightsError: A stage before is not finished, a tensor has another shape than here, a network
+            is there in part, or nothing fits at all.
     """
     from safetensors.torch import load_file
 
@@ -305,6 +306,7 @@ def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str
             )
         state = load_file(str(path))
         common = {name: tensor for name, tensor in state.items() if name in own}
+        _check_whole(state, own, module.frozen, stage, path)
         _check_shapes(common, own, stage, module.stage, path)
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the helper processes of a distributed fit do the same
             print(f"zoo fit: {len(common)} of {len(state)} tensors taken over from {path}", file=sys.stderr)
@@ -316,6 +318,26 @@ def _load_predecessors(module: InpaintingModule, run: Path, stages: Sequence[str
             remedy="train them anew in another folder (--out), or name the submodules alike in all stages",
         )
     module.load_state_dict({**own, **taken})
+
+
+def _check_whole(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Sequence[str], stage: str, path: Path
+) -> None:
+    """Refuses half a network: a submodule that both stages have must have the same tensors in both.
+
+    Weights that were converted elsewhere can be of other sizes, and what fits by chance would be taken without a word.
+    """
+    wanted = {name for name in own if not name.startswith(tuple(f"{network}." for network in frozen))}
+    for part in sorted({name.partition(".")[0] for name in state} & {name.partition(".")[0] for name in wanted}):
+        here, there = ({n for n in names if n.partition(".")[0] == part} for names in (wanted, state))
+        if here != there:
+            lacking, more = sorted(here - there), sorted(there - here)
+            raise WeightsError(
+                f"'{part}' of stage '{stage}' has {len(lacking)} tensors too few and {len(more)} too many: "
+                f"{', '.join([*lacking, *more][:3])}",
+                where=str(path),
+                remedy="give both stages the same settings, or take weights of those sizes",
+            )
 
 
 def _check_shapes(found: Mapping[str, Tensor], own: Mapping[str, Tensor], before: str, stage: str, path: Path) -> None:

@@ -41,7 +41,7 @@ class Denormalization(nn.Module):
 
     def context(self, a: Tensor) -> Context:
         """γ and β, or the part of β that depends on a alone: B C H W, B C 1 1 or 1 C 1 1."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define context(a)")
 
     def normalize(self, x: Tensor) -> Tensor:
         """x, B C H W, with mean 0 and variance 1 over what the variant says."""
