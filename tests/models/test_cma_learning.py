@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim import Muon
 
 from tests.fakes_cma import arguments_of, fit, make, scenes
 from zoo.batch import Batch, finish_batch
@@ -65,12 +66,12 @@ def test_optimizers_are_of_the_kind_with_the_settings_they_are_given() -> None:
     assert type(make(optimizer="adam").optimizers_by_name()["global"]) is torch.optim.Adam
 
 
-def test_muon_takes_the_matrices_of_the_encoders_layers_and_nothing_else() -> None:
+def test_muon_takes_the_matrices_of_the_encoders_layers_and_the_generators_kernels() -> None:
     module = make(optimizer="muon", muon_lr=3e-3, weight_decay=0.03)
     made = module.optimizers_by_name()
     assert [type(optimizer) for optimizer in made.values()] == [
         torch.optim.AdamW,
-        torch.optim.Muon,
+        Muon,
         *[torch.optim.AdamW] * 2,
     ]
     names = {id(p): n for n, p in module.named_parameters()}
@@ -78,13 +79,29 @@ def test_muon_takes_the_matrices_of_the_encoders_layers_and_nothing_else() -> No
     assert sorted(owned) == sorted(names.values())
     (group,) = made["matrices"].param_groups
     assert (group["lr"], group["weight_decay"]) == (3e-3, 0.03)
-    matrices = {names[id(p)] for p in group["params"]}
-    assert matrices == {
+    taken = {names[id(p)] for p in group["params"]}
+    matrices = {
         n
         for n, p in module.named_parameters()
         if n.startswith("encoder.vilt.encoder.layer.") and n.endswith(".weight") and p.ndim == 2
     }
+    kernels = {n for n, p in module.generator.named_parameters(prefix="generator") if p.ndim == 4}
+    ends = {n for n in kernels if n.startswith(("generator.masks.", "generator.head."))}
+    assert taken == matrices | (kernels - ends)
     assert len(matrices) == 6 * module.options["layers"]
+    assert ends
+
+
+def test_muon_steps_along_an_orthogonal_matrix_of_the_flattened_kernel() -> None:
+    module = make(optimizer="muon", muon_lr=1e-2, weight_decay=0.0)
+    made = module.optimizers_by_name()["matrices"]
+    kernel = module.generator.skip.parametrizations.weight.original
+    before = kernel.detach().clone()
+    kernel.grad = torch.randn_like(kernel)
+    made.step()
+    update = (before - kernel.detach()).flatten(1) / (1e-2 * 0.2 * max(before.flatten(1).shape) ** 0.5)
+    values = torch.linalg.svdvals(update)
+    assert 0.5 < float(values.min()) <= float(values.max()) < 1.3
 
 
 def test_with_muon_all_of_encoder_and_generator_step_together_and_count_once() -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.optim import Adam, AdamW, Muon, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from zoo.batch import Batch
@@ -104,9 +104,9 @@ class CMA(InpaintingModule):
         lr: Learning rate of both sides.
         betas: β1 and β2 of encoder and generator.
         critic_betas: β1 and β2 of the discriminators.
-        optimizer: `adamw`; `adam` with coupled L2; or `muon`: AdamW but for the matrices of the encoder's layers, whose
-            updates are made orthogonal (`torch.optim.Muon`), for training from scratch.
-        muon_lr: Learning rate of those matrices.
+        optimizer: `adamw`; `adam` with coupled L2; or `muon`: AdamW but for the matrices of the encoder's layers and
+            the generator's kernels, whose updates are made orthogonal (`timm.optim.Muon`), for training from scratch.
+        muon_lr: Learning rate of those matrices and kernels.
         weight_decay: Not applied to biases, norms, embeddings and [Vmask].
         warmup: Iterations of linear warm-up.
         decay: After it, the learning rate of encoder and generator falls `linear`ly to zero, falls so in the last fifth
@@ -377,16 +377,23 @@ class CMA(InpaintingModule):
     def optimizers_by_name(self) -> dict[str, Optimizer]:
         """Encoder and generator lead; either discriminator has its own, so that each is clipped by itself.
 
-        With `muon` the matrices of the encoder's layers have their own too, which steps with the first.
+        With `muon` the matrices of the encoder's layers and the generator's kernels have their own too, which steps
+        with the first.
         """
+        from timm.optim import Muon  # its import takes seconds, and only a training needs it
+
         options, weight_decay = self.options, self.options["weight_decay"]
         # Deviation: weight decay is decoupled from the gradient.
         make = Adam if options["optimizer"] == "adam" else AdamW
-        matrices = self.encoder.matrices() if options["optimizer"] == "muon" else []
+        muon = options["optimizer"] == "muon"
+        matrices = [*self.encoder.matrices(), *self.generator.kernels()] if muon else []
         groups = schedule.parameter_groups([self.encoder, self.generator], weight_decay, matrices)
         optimizers: dict[str, Optimizer] = {"generator": make(groups, options["lr"], tuple(options["betas"]))}
         if matrices:
-            optimizers["matrices"] = Muon(matrices, options["muon_lr"], weight_decay, adjust_lr_fn="match_rms_adamw")
+            # By shape alone timm would leave a narrow one to NAdamW, without a word.
+            group = {"params": matrices, "use_muon": True}
+            settings = {"ns_coefficients": "original", "adjust_lr_fn": "match_rms_adamw"}
+            optimizers["matrices"] = Muon([group], options["muon_lr"], weight_decay, **settings)
         for name, critic in self.critics.items():
             groups = schedule.parameter_groups([critic], weight_decay)
             optimizers[name] = make(groups, options["lr"], tuple(options["critic_betas"]))

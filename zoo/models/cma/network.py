@@ -115,6 +115,11 @@ class Generator(nn.Module):
         image: Tensor = self.head(self._informed(x, prior, M, len(self.up)))
         return image
 
+    def kernels(self) -> list[nn.Parameter]:
+        """The weights of its convolutions, but for those that read the mask alone and the one that makes the image."""
+        ends = {id(p) for module in (self.masks, self.head) for p in module.parameters()}
+        return [p for p in self.parameters() if p.ndim == 4 and id(p) not in ends]
+
     def _informed(self, x: Tensor, prior: Tensor, M: Tensor, k: int) -> Tensor:
         """What layer `k` sees, the head being the last: its input, the priors and the mask where it is shown them."""
         size = (x.shape[-2], x.shape[-1])
