@@ -19,6 +19,7 @@ from zoo.keyed import Noise
 from zoo.models.cma import losses, schedule
 from zoo.models.cma.crop import crop, hole_squares
 from zoo.models.cma.encoder import RULES, Encoded, EncoderOptions, VisionLanguageEncoder, masked_patches
+from zoo.models.cma.muon import Muon
 from zoo.models.cma.network import DOWN_INPUTS, PRIOR_SKIPS, Discriminator, Generator, GeneratorOptions
 from zoo.models.cma.pretrained import load_vilt, word_pieces
 from zoo.models.cma.tokenizer import make_tokenizer
@@ -105,7 +106,7 @@ class CMA(InpaintingModule):
         betas: β1 and β2 of encoder and generator.
         critic_betas: β1 and β2 of the discriminators.
         optimizer: `adamw`; `adam` with coupled L2; or `muon`: AdamW but for the matrices of the encoder's layers and
-            the generator's kernels, whose updates are made orthogonal (`timm.optim.Muon`), for training from scratch.
+            the generator's kernels, whose updates are made orthogonal (`muon.Muon`), for training from scratch.
         muon_lr: Learning rate of those matrices and kernels.
         weight_decay: Not applied to biases, norms, embeddings and [Vmask].
         warmup: Iterations of linear warm-up.
@@ -380,8 +381,6 @@ class CMA(InpaintingModule):
         With `muon` the matrices of the encoder's layers and the generator's kernels have their own too, which steps
         with the first.
         """
-        from timm.optim import Muon  # its import takes seconds, and only a training needs it
-
         options, weight_decay = self.options, self.options["weight_decay"]
         # Deviation: weight decay is decoupled from the gradient.
         make = Adam if options["optimizer"] == "adam" else AdamW
@@ -390,10 +389,7 @@ class CMA(InpaintingModule):
         groups = schedule.parameter_groups([self.encoder, self.generator], weight_decay, matrices)
         optimizers: dict[str, Optimizer] = {"generator": make(groups, options["lr"], tuple(options["betas"]))}
         if matrices:
-            # By shape alone timm would leave a narrow one to NAdamW, without a word.
-            group = {"params": matrices, "use_muon": True}
-            settings = {"ns_coefficients": "original", "adjust_lr_fn": "match_rms_adamw"}
-            optimizers["matrices"] = Muon([group], options["muon_lr"], weight_decay, **settings)
+            optimizers["matrices"] = Muon(matrices, options["muon_lr"], weight_decay)
         for name, critic in self.critics.items():
             groups = schedule.parameter_groups([critic], weight_decay)
             optimizers[name] = make(groups, options["lr"], tuple(options["critic_betas"]))
