@@ -10,8 +10,8 @@ import torch
 
 from tests.fakes_cma import arguments_of, fit, make, scenes
 from zoo.batch import Batch, finish_batch
+from zoo.layers.muon import Muon
 from zoo.models.cma import CMA
-from zoo.models.cma.muon import Muon
 from zoo.words import vocabulary
 
 # --- optimizing -------------------------------------------------------------------------------------------------------

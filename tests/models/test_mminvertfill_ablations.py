@@ -10,6 +10,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from tests.fakes_cma import changed, logged, states
 from tests.fakes_mminvertfill import TERMS, Seeded, enliven, fed, fit, guided, make, own, without
+from zoo.errors import UsageError
 from zoo.models.mminvertfill import MMInvertFill
 from zoo.models.mminvertfill.choices import CHOICES
 from zoo.models.mminvertfill.premodulation import spread
@@ -62,6 +63,21 @@ def test_without_pre_modulation_styles_are_the_vectors_of_their_scale() -> None:
     X, M = guided()["image"] * 2 - 1, guided()["mask"]
     delta = module._invert(X, M, module._shown(guided())).delta
     assert torch.equal(delta, spread(torch.stack(made, 1), 8))
+
+
+def test_a_guided_branch_sees_what_the_encoder_sees() -> None:
+    """X and M, and the rest of the 7 + K channels where it is asked to; then guidance moves the maps it makes."""
+    batch = guided()
+    for kind, channels in (("image", 4), ("guided", 11)):
+        module = make(lively=True, branch_input=kind)
+        assert module.inverter.branch.stem.in_channels == channels
+        X, M = batch["image"] * 2 - 1, batch["mask"]
+        shown, bare = (
+            module._invert(X, M, module._shown(b)).structure for b in (batch, without(batch, "segmentation"))
+        )
+        assert all(torch.equal(shown[n], bare[n]) == (kind == "image") for n in shown)
+    with pytest.raises(UsageError, match="built for guidance"):
+        module.inverter.branch(X, M)
 
 
 def test_without_the_branch_the_generator_has_styles_alone() -> None:

@@ -13,6 +13,7 @@ from tests.fakes_mminvertfill import MMInvertFill, arguments_of, fit, guided, ma
 from zoo.batch import Batch
 from zoo.cli.fit import _load_predecessors
 from zoo.errors import UsageError
+from zoo.layers.muon import Muon
 from zoo.weights import save_weights
 
 BOTH = ("edge", "segmentation")
@@ -80,6 +81,23 @@ def test_where_a_regulariser_is_lazy_the_steps_between_are_a_little_shorter(
         assert group["betas"] == pytest.approx((0.2**c, 0.99**c))
         assert owners(module, made[name]) == {name}
         assert len(group["params"]) == len(list(getattr(module, name).parameters()))
+
+
+def test_muon_takes_the_matrices_of_the_inverter_and_steps_with_the_rest_of_it() -> None:
+    module = watched(muon_lr=0.5, lr=0.25, decay="linear", train_generator=True)
+    made = module.optimizers_by_name()
+    assert [type(optimizer) for optimizer in made.values()] == [torch.optim.Adam, Muon, torch.optim.Adam]
+    owned = [id(p) for name in ("inverter", "matrices") for g in made[name].param_groups for p in g["params"]]
+    trained = [p for net in (module.inverter, module.generator) for p in net.parameters()]
+    assert sorted(owned) == sorted(id(p) for p in trained)
+    names = {id(p): name for name, p in module.inverter.named_parameters()}
+    taken = {names[id(p)] for p in made["matrices"].param_groups[0]["params"]}
+    assert "branch.dense.weight" in taken
+    assert not any(name.startswith("premodulation.first") or name.endswith("bias") for name in taken)
+    before = {name: p.clone() for name, p in module.inverter.named_parameters()}
+    fit(module, max_steps=2)
+    assert module.rates["matrices"] == [0.5, 0.25]
+    assert {name for name, p in module.inverter.named_parameters() if not torch.equal(p, before[name])} >= taken
 
 
 def test_the_rate_of_the_encoder_alone_stays_or_falls_to_zero() -> None:

@@ -55,8 +55,8 @@ def test_recipes_have_the_parameters_they_had(preset: str) -> None:
 
 
 def test_nano_has_the_specifications_parameters() -> None:
-    """Of five classes; the recipe's nine are those of the scenes."""
-    found = counted("nano", classes=5)
+    """Of five classes, where the recipe has the nine of the scenes; its branch is wider and sees the guidance."""
+    found = counted("nano", classes=5, branch_input="image", branch_widths=[16, 16, 12, 8], branch_dense=8)
     assert {name: found[name] for name in ("generator", "mge", "branch", "critic", "style_critic")} == {
         "generator": 172_184, "mge": 1_286_750, "branch": 29_188, "critic": 175_104, "style_critic": 178_113
     }  # fmt: skip

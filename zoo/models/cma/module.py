@@ -16,10 +16,10 @@ from zoo.batch import Batch
 from zoo.compose import composite, hide
 from zoo.errors import UsageError
 from zoo.keyed import Noise
+from zoo.layers.muon import Muon
 from zoo.models.cma import losses, schedule
 from zoo.models.cma.crop import crop, hole_squares
 from zoo.models.cma.encoder import RULES, Encoded, EncoderOptions, VisionLanguageEncoder, masked_patches
-from zoo.models.cma.muon import Muon
 from zoo.models.cma.network import DOWN_INPUTS, PRIOR_SKIPS, Discriminator, Generator, GeneratorOptions
 from zoo.models.cma.pretrained import load_vilt, word_pieces
 from zoo.models.cma.tokenizer import make_tokenizer
@@ -106,7 +106,7 @@ class CMA(InpaintingModule):
         betas: β1 and β2 of encoder and generator.
         critic_betas: β1 and β2 of the discriminators.
         optimizer: `adamw`; `adam` with coupled L2; or `muon`: AdamW but for the matrices of the encoder's layers and
-            the generator's kernels, whose updates are made orthogonal (`muon.Muon`), for training from scratch.
+            the generator's kernels, whose updates are made orthogonal (`layers.muon`), for training from scratch.
         muon_lr: Learning rate of those matrices and kernels.
         weight_decay: Not applied to biases, norms, embeddings and [Vmask].
         warmup: Iterations of linear warm-up.

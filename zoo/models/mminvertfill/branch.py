@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.errors import DataError, unknown_name
+from zoo.errors import DataError, UsageError, unknown_name
 
 SLOPE = 0.2  # of the leaky ReLU
 F4 = ("add", "replace")
+INPUTS = ("image", "guided")
 
 
 def branch_widths(size: int) -> dict[int, int]:
@@ -31,6 +32,7 @@ class RGBBranch(nn.Module):
         mask_channel: Whether the branch sees the mask besides the corrupted image.
         f4: Whether f4 is to `add` to the generator's learned constant or to `replace` it; then its last bias is a map,
             which `start` takes over from the constant.
+        guidance: Channels of edges, segmentation and their masks that it sees, too; 0 is the paper's.
 
     Raises:
         UsageError: An unknown `f4`.
@@ -43,6 +45,7 @@ class RGBBranch(nn.Module):
         dense: int = 64,
         mask_channel: bool = True,
         f4: str = "add",
+        guidance: int = 0,
     ) -> None:
         super().__init__()
         if f4 not in F4:
@@ -52,7 +55,9 @@ class RGBBranch(nn.Module):
         resolutions = _resolutions(self.size)
         # Deviation: the RGB branch sees the mask besides the corrupted image.
         c = widths[self.size]
-        self.stem = nn.Conv2d(3 + mask_channel, c, 3, padding=1)
+        # Deviation: the RGB branch sees the guidance besides the corrupted image.
+        self.guidance = guidance
+        self.stem = nn.Conv2d(3 + mask_channel + guidance, c, 3, padding=1)
         self.layers, self.projections = nn.ModuleDict(), nn.ModuleDict()
         for n in resolutions:
             self.layers[str(n)] = nn.Conv2d(c, widths[n], 3, padding=1)
@@ -74,22 +79,29 @@ class RGBBranch(nn.Module):
         if self.f4 == "replace":
             self.constant.copy_(constant)
 
-    def forward(self, X: Tensor, M: Tensor) -> dict[int, Tensor]:
+    def forward(self, X: Tensor, M: Tensor, guidance: Tensor | None = None) -> dict[int, Tensor]:
         """f4 (B C 4 4) under 4, and F_n (B C n n) under every n from 8 to the image's size.
 
         Args:
             X: The corrupted image, B 3 s s in [-1, 1], zero in the hole.
             M: B 1 s s, 1 = hole.
+            guidance: B G s s, zero where missing; needed where the branch has channels for it.
 
         Raises:
             DataError: The image is not of the generator's size.
+            UsageError: There is no guidance where the branch was built for it.
         """
         if X.shape[-2:] != (self.size, self.size):
             raise DataError(
                 f"the RGB branch was built for {self.size} x {self.size} images, got {X.shape[-2]} x {X.shape[-1]}",
                 remedy="set the model's size to the data's",
             )
-        x = torch.cat([X, M.to(X.dtype)], 1) if self.mask_channel else X
+        seen = [X, *([M.to(X.dtype)] if self.mask_channel else ())]
+        if self.guidance:
+            if guidance is None:
+                raise UsageError("this RGB branch was built for guidance, and was given none")
+            seen.append(guidance.to(X.dtype))
+        x = torch.cat(seen, 1)
         x = F.leaky_relu(self.stem(x), SLOPE)
         features = {}
         for n, layer in self.layers.items():

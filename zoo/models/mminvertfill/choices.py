@@ -23,6 +23,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "sml": mean.MODES,
     "sml_mode": ("offset", "regularise"),
     "f4": branch.F4,
+    "branch_input": branch.INPUTS,
     "noise": ("fixed", "random", "none"),
     "adv_on": ("raw", "composite"),
     "adv_kind": losses.ADVERSARIAL,

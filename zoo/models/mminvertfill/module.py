@@ -10,14 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from zoo.batch import UNKNOWN_CLASS, Batch
 from zoo.compose import composite, hide
 from zoo.errors import DataError
 from zoo.keyed import Noise, torch_generator
-from zoo.models.mminvertfill import losses, pretraining
+from zoo.models.mminvertfill import losses, optimization, pretraining
 from zoo.models.mminvertfill.choices import by_resolution, check
 from zoo.models.mminvertfill.convert_mmt import load_mmt
 from zoo.models.mminvertfill.decoder import Truth
@@ -98,6 +98,7 @@ class MMInvertFill(InpaintingModule):
         branch_widths: Of the RGB branch, from 8 pixels up; empty for `branch.branch_widths`.
         branch_dense: Channels of its 4 x 4 map.
         f4: `add` to the generator's constant or `replace` it.
+        branch_input: The RGB branch sees the `image` (the paper's), or the guidance too (`guided`).
         noise: The generator's when completing: `fixed`, `random` (another seed, another completion) or `none`.
         train_generator: Whether the second stage trains the generator too.
         critic: Channels of the first layer of the patch discriminator.
@@ -123,6 +124,8 @@ class MMInvertFill(InpaintingModule):
         shares: How often in training all guidance is withheld, and how often what the hole hides; see `guidance_mask`.
         whole: Of the rest, how often all is shown.
         lr: Learning rate of the second stage.
+        muon_lr: Of the inverter's matrices and kernels, whose updates are then made orthogonal (`layers.muon`), for
+            training from scratch; 0 leaves them to Adam.
         critic_lr: Of its discriminator.
         betas: Of both.
         decay: `linear` to zero, or `constant`.
@@ -192,6 +195,7 @@ class MMInvertFill(InpaintingModule):
         branch_widths: Sequence[int] = (),
         branch_dense: int = 64,
         f4: str = "add",
+        branch_input: str = "image",
         noise: str = "fixed",
         train_generator: bool = False,
         critic: int = 64,
@@ -217,6 +221,7 @@ class MMInvertFill(InpaintingModule):
         shares: Sequence[float] = (0.5, 0.25),
         whole: float = 0.5,
         lr: float = 1e-4,
+        muon_lr: float = 0.0,
         critic_lr: float = 1e-4,
         betas: Sequence[float] = (0.5, 0.999),
         decay: str = "constant",
@@ -261,7 +266,7 @@ class MMInvertFill(InpaintingModule):
         branch = by_resolution(o["branch_widths"], first=8)
         self.inverter = Inverter(
             encoder, self.size, G.w, G.styles, G.channels, o["map_width"], o["pm"], o["fw"], branch,
-            o["branch_dense"], o["f4"],
+            o["branch_dense"], o["f4"], o["branch_input"],
         )  # fmt: skip
         self.mean = MeanLatent(G.w, o["sml"], o["tau"], o["mean_samples"], o["mean_eps"], o["mean_first"])
         if o["w_adv"] > 0:
@@ -364,7 +369,7 @@ class MMInvertFill(InpaintingModule):
                 D_I, D_O = self.critic(torch.cat([I, seen.detach()]), both).chunk(2)
                 terms["l_d"] = losses.L_D(D_I, D_O, self.options["adv_kind"])
                 minimize(terms["l_d"])
-        with self.turn("inverter") as minimize:
+        with self.turn(*(name for name in self.by_name if name != "critic")) as minimize:
             weighed = self._image_terms(I, O_G, M) | self._scale_terms(I, made, guides, batch)
             if game:
                 weighed["adv"] = (self.options["w_adv"], losses.L_adv(self.critic(seen, E_O), self.options["adv_kind"]))
@@ -463,22 +468,11 @@ class MMInvertFill(InpaintingModule):
 
     def optimizers_by_name(self) -> dict[str, Optimizer]:
         """`generator` leads the first stage, `inverter` the second; either has its discriminator's beside it."""
-        if self.stage == "generator":
-            return pretraining.optimizers(self)
-        o = self.options
-        betas = (o["betas"][0], o["betas"][1])
-        trained = [p for net in (self.inverter, self.generator) for p in net.parameters() if p.requires_grad]
-        made: dict[str, Optimizer] = {"inverter": Adam(trained, o["lr"], betas)}
-        if o["w_adv"] > 0:
-            made["critic"] = Adam(self.critic.parameters(), o["critic_lr"], betas)
-        return made
+        return pretraining.optimizers(self) if self.stage == "generator" else optimization.optimizers(self)
 
     def schedulers_by_name(self) -> dict[str, LRScheduler]:
         """In the second stage, as `decay` says."""
-        if self.stage == "generator" or self.options["decay"] == "constant":
-            return {}
-        total = self.total_iterations()
-        return {"inverter": LambdaLR(self.by_name["inverter"], lambda step: max(0.0, 1.0 - step / total))}
+        return {} if self.stage == "generator" else optimization.schedulers(self)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the second stage alone: StyleGAN2 trains unclipped."""

@@ -45,6 +45,7 @@ class Inverter(nn.Module):
         branch_widths: Of the RGB branch, by resolution; None for those of `branch.branch_widths`.
         branch_dense: Channels of its 4 x 4 map.
         f4: `add` or `replace`, see `RGBBranch`.
+        branch_input: What the branch sees: the corrupted `image`, or that with the guidance (`guided`).
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Inverter(nn.Module):
         branch_widths: Mapping[int, int] | None = None,
         branch_dense: int = 64,
         f4: str = "add",
+        branch_input: str = "image",
     ) -> None:
         super().__init__()
         self.styles = styles
@@ -72,7 +74,12 @@ class Inverter(nn.Module):
         # Without pre-modulation nothing reads the structure vectors.
         self.map2structure = nn.ModuleList(MapToVector(read, n, width, map_width) for n in sides if pm)
         self.premodulation = PreModulation(styles, width) if pm else None
-        self.branch = RGBBranch(channels, branch_widths, branch_dense, f4=f4) if fw else None
+        seen = options.channels_in - 4 if branch_input == "guided" else 0  # all that the encoder sees but X and M
+        self.branch = RGBBranch(channels, branch_widths, branch_dense, f4=f4, guidance=seen) if fw else None
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Matrices and kernels of eight rows and columns or more; pre-modulation's are stacked and not among them."""
+        return [p for p in self.parameters() if p.ndim in (2, 4) and min(p.flatten(1).shape) >= 8]
 
     def forward(self, inputs: Tensor, X: Tensor, M: Tensor, truth: Truth | None = None) -> Inverted:
         """Sec. 3.2 to 3.4.
@@ -90,7 +97,7 @@ class Inverter(nn.Module):
         else:
             S = torch.stack([net(_scale(decoded, r)) for r, net in enumerate(self.map2structure)], 1)
             delta = self.premodulation(w, S)
-        structure = self.branch(X, M) if self.branch is not None else {}
+        structure = self.branch(X, M, inputs[:, 4:]) if self.branch is not None else {}
         return Inverted(decoded, delta, structure)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.models.cma.muon import Muon, orthogonal
+from zoo.layers.muon import Muon, orthogonal
 
 STEPS = 4
 
