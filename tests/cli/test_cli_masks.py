@@ -11,6 +11,9 @@ import pytest
 from conftest import Run
 from PIL import Image
 
+from zoo.cli.masks import GAP, LABEL, ROW
+from zoo.masks import examples
+from zoo.masks.manifest import read
 from zoo.weights import sha256
 
 SMALL = ("--size", "32", "--limit", "6")
@@ -54,6 +57,42 @@ def test_show_is_a_sheet_of_masked_images(zoo: Run, place: Path) -> None:
     assert (sheet[32:, 64:] == 255).all()  # there is no sixth
 
 
+def test_show_all_is_a_sheet_of_every_kind(zoo: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_NVIDIA_MASKS", "nowhere")
+    done = zoo("masks", "show", "--mask", "all", "--size", 32, "--limit", 2, "--out", "sheet.png")
+    assert done.code == 0, done.err
+    sheet = np.asarray(Image.open(place / "sheet.png"))
+    count = len(examples(("background", "circle")))
+    width, height = 2 * (32 + 2) + GAP, LABEL + 32 + GAP
+    assert sheet.shape == (-(-count // ROW) * height, ROW * width, 3)
+    for number, kind in enumerate(examples(("background", "circle"))):
+        top, left = number // ROW * height, number % ROW * width
+        cell = sheet[top : top + height, left : left + width]
+        assert (cell[:LABEL] < 128).any(), f"{kind} has a label"
+        missing = kind == "file" or kind.startswith("nvidia")
+        picture = cell[LABEL : LABEL + 32, :66]
+        assert ((picture == 255).all(-1).mean() > 0.6) == missing, kind
+        assert missing or (picture == 128).all(-1).any(), kind
+        assert (f"{kind}: " in done.err) == missing
+    assert "test_mask.zip" in done.err
+
+
+def test_mixtures_by_name_and_options_of_a_dataset(zoo: Run, place: Path) -> None:
+    assert zoo("masks", "make", "--mask", "mixture:nano", *SMALL, "--out", "m.jsonl.gz").code == 0
+    assert zoo("masks", "make", "--mask", "2*object,freeform,center", *SMALL, "--out", "n.jsonl.gz").code == 0
+    masks = [(place / name).read_bytes() for name in ("m.jsonl.gz", "n.jsonl.gz")]
+    lines = [gzip.decompress(content).decode().splitlines() for content in masks]
+    assert lines[0][1:] == lines[1][1:]
+    assert lines[0][0] != lines[1][0]
+    for name in ("images", "masks"):
+        (place / name).mkdir()
+        Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save(place / name / "a.png")
+    words = ("--dataset", "folder", "--data.root", "images", "--option", "mask_root=masks", "--mask", "file")
+    done = zoo("masks", "make", *words, "--size", 32, "--out", "f.jsonl.gz")
+    assert done.code == 0, done.err
+    assert np.array_equal(read("f.jsonl.gz").mask("folder/all/a"), np.eye(32))
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -61,6 +100,10 @@ def test_show_is_a_sheet_of_masked_images(zoo: Run, place: Path) -> None:
         (("show", "--mask", "center"), 2, "needs --out"),
         (("make", "stray", "--out", "m"), 2, "unexpected argument 'stray'"),
         (("make", "--mask", "objcet", "--out", "m"), 2, "did you mean 'object'"),
+        (("make", "--mask", "all", "--out", "m"), 2, "unknown mask 'all'"),
+        (("make", "--mask", "mixture:cmaa", "--out", "m"), 2, "did you mean 'cma'"),
+        (("make", "--option", "variant=x", "--out", "m"), 2, "option"),
+        (("make", "--mask", "nvidia:10-20", "--out", "m"), 3, "ZOO_NVIDIA_MASKS"),
         (("make", "--mask", "irregular:60-50", "--out", "m"), 2, "bucket"),
         (("make", "--dataset", "shaps", "--out", "m"), 2, "did you mean 'shapes'"),
         (("verify", "nowhere.jsonl.gz"), 3, "no such mask manifest"),

@@ -17,6 +17,7 @@ from zoo.errors import DataError, UsageError
 from zoo.masks import Canvas, check_kind, draw_mask, draw_mixture, kinds, parse_mixture
 from zoo.masks.irregular import MAX_STROKES, irregular
 from zoo.masks.manifest import bits_sha
+from zoo.masks.mixtures import MIXTURES
 
 BOXES = np.array([[10, 12, 24, 26], [40, 34, 60, 54]], np.float32)
 ALL = [
@@ -217,6 +218,19 @@ def test_file_is_the_users_mask() -> None:
         ("object:box", "unknown object mask"),
         ("object:segmentation:-1", "cannot be negative"),
         ("freeform:3", "is no option"),
+        ("rectangle:40", "needs a bucket"),
+        ("instance:x", "is no number"),
+        ("instance:-1", "cannot be negative"),
+        ("class", "needs the name of a class"),
+        ("class:hair:x", "is no number"),
+        ("lama", "lama:thin lama:medium"),
+        ("lama:thik", "did you mean 'thick'"),
+        ("mmt:", "several kinds"),
+        ("half:up", "unknown half mask 'up'"),
+        ("outpaint:all:1", r"lies in \(0, 1\)"),
+        ("outpaint:0.5", "unknown outpaint mask"),
+        ("nvidia:", "nvidia needs a bucket"),
+        ("nvidia:10-20:edge", "unknown option of nvidia masks 'edge'"),
     ],
 )
 def test_wrong_kinds_are_usage_errors(kind: str, text: str) -> None:
@@ -239,6 +253,25 @@ def test_mixtures_pick_by_weight_and_by_key() -> None:
             parse_mixture(text)
 
 
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_by_name_is_the_mixture_it_stands_for(name: str) -> None:
+    text = MIXTURES[name][0]
+    named, written = parse_mixture(f"mixture:{name}"), parse_mixture(text)
+    assert named.kinds == written.kinds
+    assert named.probabilities == pytest.approx(written.probabilities)
+    assert [named.pick(str(i), 3) for i in range(200)] == [written.pick(str(i), 3) for i in range(200)]
+
+
+def test_a_mixture_by_name_may_be_a_part_of_another() -> None:
+    mixture = parse_mixture("3*mixture:nano, box")
+    assert mixture.kinds == ("object", "freeform", "center", "box")
+    assert mixture.probabilities == pytest.approx((0.375, 0.1875, 0.1875, 0.25))
+    with pytest.raises(UsageError, match="unknown mixture 'cmma'"):
+        parse_mixture("mixture:cmma")
+
+
 def test_every_kind_is_described() -> None:
-    assert {name for name, _ in kinds()} == {kind.partition(":")[0] for kind in ALL}
+    names = [name for name, _ in kinds()]
+    assert set(names) >= {kind.partition(":")[0] for kind in ALL}
+    assert len(names) == len(set(names))
     assert all(len(text) > 10 for _, text in kinds())

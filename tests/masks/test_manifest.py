@@ -86,9 +86,9 @@ def test_verify_draws_again(tmp_path: Path) -> None:
     [
         (b"", "torn or damaged"),
         (b"not gzip", "torn or damaged"),
-        (gzip.compress(b"{}"), "not a mask manifest"),
-        (gzip.compress(b"[1]\n"), "not a mask manifest"),
-        (gzip.compress(b'{"format": "inpainting-zoo-masks/1", "count": 1}\nx'), "torn or damaged"),
+        (gzip.compress(b"{}", mtime=0), "not a mask manifest"),
+        (gzip.compress(b"[1]\n", mtime=0), "not a mask manifest"),
+        (gzip.compress(b'{"format": "inpainting-zoo-masks/1", "count": 1}\nx', mtime=0), "torn or damaged"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, content: bytes, text: str) -> None:

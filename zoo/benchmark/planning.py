@@ -319,7 +319,7 @@ def _find_manifest(
             raise DataError(f"the manifest does not fit the plan: {missing}", str(path), remedy)
         return str(path.resolve()), sha256(path)
     try:
-        shipped = resource(f"benchmarks/masks/{dataset}-{split}-{mask}-{size}.jsonl.gz")
+        shipped = resource(f"benchmarks/masks/{dataset}-{split}-{mask.replace(':', '-')}-{size}.jsonl.gz")
     except UsageError:
         return "", ""
     return (str(shipped), sha256(shipped)) if not covers(shipped, ids, mask, mask_seed, size) else ("", "")

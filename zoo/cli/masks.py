@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
+import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.cli.expand import check_data, check_mask, one
 from zoo.cli.progress import Meter
-from zoo.errors import EXIT_DATA, EXIT_OK, UsageError, unknown_name
+from zoo.errors import EXIT_DATA, EXIT_OK, DataError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
     from zoo.masks import Canvas
 
+Picture = NDArray[np.uint8]
+
 ACTIONS = ("make", "verify", "show")
 SHOWN = 16
 LISTED = 10
+EVERY = "all"  # in place of a kind: `show` then draws every kind there is
+SHOWN_EACH = 4  # images of each of them
+ROW = 3  # kinds side by side
+LABEL, GAP = 18, 6  # pixels
 
 
 def run(arguments: Namespace) -> int:
@@ -38,6 +47,8 @@ def run(arguments: Namespace) -> int:
         raise UsageError(f"unexpected argument '{arguments.file}'", remedy="zoo masks --help")
     dataset = one(arguments.data, "--dataset")
     check_data(dataset)
+    if action == "show" and arguments.mask == EVERY:
+        return _show_all(arguments, dataset or "shapes")
     check_mask(arguments.mask)
     if action == "verify":
         return _verify(arguments, dataset)
@@ -46,8 +57,10 @@ def run(arguments: Namespace) -> int:
 
 def _open(arguments: Namespace, name: str, limit: int | None, size: int) -> Dataset:
     from zoo.data import open_dataset
+    from zoo.data.info import parse_options
 
-    return open_dataset(name, split=arguments.split, size=size, root=arguments.root, count=limit)
+    options = parse_options(name, arguments.option)
+    return open_dataset(name, split=arguments.split, size=size, root=arguments.root, count=limit, **options)
 
 
 def canvases(dataset: Dataset, what: str) -> Iterator[Canvas]:
@@ -98,7 +111,6 @@ def _verify(arguments: Namespace, name: str | None) -> int:
 
 def _show(arguments: Namespace, name: str, kind: str) -> int:
     """A sheet of images under their masks, the hole in mid-grey."""
-    from zoo.cli.files import save_png
     from zoo.data.masked import canvas_of
     from zoo.masks import draw_mixture, parse_mixture
 
@@ -107,12 +119,57 @@ def _show(arguments: Namespace, name: str, kind: str) -> int:
     for index in range(len(dataset)):
         sample = dataset.sample(index)
         mask = draw_mixture(mixture, canvas_of(dataset, sample), arguments.seed)
-        pictures.append(np.where(mask[:, :, None] > 0, np.uint8(128), sample.image))
-    columns = math.ceil(math.sqrt(len(pictures)))
+        pictures.append(_hide(sample.image, mask))
+    return _save(_grid(pictures, math.ceil(math.sqrt(len(pictures)))), Path(arguments.out))
+
+
+def _show_all(arguments: Namespace, name: str) -> int:
+    """A sheet of every kind under its name; why a kind cannot be had of this data stands in its place and on stderr."""
+    from zoo.data.masked import canvas_of
+    from zoo.masks import draw_mask, examples
+
+    dataset = _open(arguments, name, arguments.limit or SHOWN_EACH, arguments.size)
+    samples = [dataset.sample(index) for index in range(len(dataset))]
+    images = [sample.image for sample in samples]
+    cells = []
+    for kind in examples(dataset.classes):
+        try:
+            masks = [draw_mask(kind, canvas_of(dataset, sample), arguments.seed) for sample in samples]
+        except DataError as error:
+            print(f"{kind}: {error}", file=sys.stderr)
+            cells.append(_cell(kind, [np.full_like(image, 255) for image in images], error.what))
+        else:
+            cells.append(_cell(kind, [_hide(*pair) for pair in zip(images, masks, strict=True)]))
+    return _save(_grid(cells, ROW), Path(arguments.out))
+
+
+def _hide(image: Picture, mask: Picture) -> Picture:
+    return np.where(mask[:, :, None] > 0, np.uint8(128), image)
+
+
+def _cell(kind: str, pictures: list[Picture], text: str = "") -> Picture:
+    """Pictures in a row with the name of the kind above them, and a text over them, H x W x 3."""
+    from PIL import Image, ImageDraw
+
+    apart = [np.pad(picture, ((LABEL, GAP), (0, 2), (0, 0)), constant_values=255) for picture in pictures]
+    cell = Image.fromarray(np.pad(np.concatenate(apart, 1), ((0, 0), (0, GAP), (0, 0)), constant_values=255))
+    draw = ImageDraw.Draw(cell)
+    draw.text((1, 2), kind, fill="black", font_size=12)
+    draw.multiline_text((1, LABEL + 2), textwrap.fill(text, cell.width // 7), fill="grey", font_size=12)
+    return np.asarray(cell)
+
+
+def _grid(pictures: list[Picture], columns: int) -> Picture:
+    """Pictures of one size, row by row; what is left of the last row is white."""
     blank = np.full_like(pictures[0], 255)
-    pictures += [blank] * (-len(pictures) % columns)
+    pictures = pictures + [blank] * (-len(pictures) % columns)
     rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
-    path = Path(arguments.out)
-    save_png(np.ascontiguousarray(np.concatenate(rows)), path)
+    return np.ascontiguousarray(np.concatenate(rows))
+
+
+def _save(picture: Picture, path: Path) -> int:
+    from zoo.cli.files import save_png
+
+    save_png(picture, path)
     print(path)
     return EXIT_OK

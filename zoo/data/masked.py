@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.data.base import OWN, CaptionEditor, Dataset, Judge, Sample
 from zoo.data.cache import Cache
+from zoo.data.disk_cache import DiskCache
 from zoo.errors import DataError, UsageError, ZooError, unknown_name
 from zoo.keyed import key, numpy_generator
 from zoo.masks import Canvas, draw_mixture, parse_mixture
@@ -31,6 +32,8 @@ def canvas_of(dataset: Dataset, sample: Sample) -> Canvas:
         boxes=sample.boxes,
         segments=sample.segments,
         mask=sample.mask,
+        segmentation=sample.segmentation,
+        classes=dataset.classes,
         object_rule=dataset.object_rule,
     )
 
@@ -91,17 +94,20 @@ class MaskedSet(torch.utils.data.Dataset[Item]):
         mask: A mask kind or a mixture ("object,freeform", "2*object,center").
         seed: The seed of the run (training) or of the plan (evaluation).
         cache_mb: Keeps decoded samples in memory if all of them fit into this many megabytes; see `Cache`.
+        disk: Reads samples from, and keeps them in, a folder; see `DiskCache`.
 
     Raises:
         UsageError: An unknown mask kind, or an empty dataset.
     """
 
-    def __init__(self, dataset: Dataset, mask: str, seed: int = 0, cache_mb: float = 0.0) -> None:
+    def __init__(
+        self, dataset: Dataset, mask: str, seed: int = 0, cache_mb: float = 0.0, disk: DiskCache | None = None
+    ) -> None:
         if len(dataset) == 0:
             raise UsageError(f"dataset '{dataset.name}' has no samples here")
         self.dataset, self.seed = dataset, seed
         self.mixture = parse_mixture(mask)
-        self._cache = Cache(dataset, cache_mb)
+        self._cache = Cache(dataset, cache_mb, disk)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -140,6 +146,7 @@ class EvaluationSet(MaskedSet):
         cache_mb: See `MaskedSet`.
         captions: `own`, or an edit of the dataset's: `deranged`, `recoloured`.
         masks: Masks made before by id, H x W in {0, 1}, in place of drawing them; what it lacks is drawn.
+        disk: See `MaskedSet`.
 
     Raises:
         UsageError: An unknown rule, or captions that cannot be edited here (see `editor_of`).
@@ -155,8 +162,9 @@ class EvaluationSet(MaskedSet):
         *,
         captions: str = OWN,
         masks: Mapping[str, NDArray[np.uint8]] | None = None,
+        disk: DiskCache | None = None,
     ) -> None:
-        super().__init__(dataset, mask, seed, cache_mb)
+        super().__init__(dataset, mask, seed, cache_mb, disk)
         if caption not in ("first", "keyed"):
             raise UsageError(f"unknown caption rule '{caption}'", remedy="one of first, keyed")
         self.caption, self.captions = caption, captions
@@ -192,6 +200,7 @@ class TrainingSet(MaskedSet):
         mask: A mask kind or a mixture, whose part is drawn anew at every visit.
         seed: The seed of the run.
         cache_mb: See `MaskedSet`.
+        disk: See `MaskedSet`.
     """
 
     epoch = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.errors import UsageError
 from zoo.keyed import integers, numpy_generator
 
 Mask = NDArray[np.uint8]
@@ -30,6 +32,8 @@ class Canvas:
         boxes: N x 4 float32, x0 y0 x1 y1 in pixels.
         segments: N x H x W bool, one per box, or None.
         mask: H x W in {0, 1}, the user's own mask, or None.
+        segmentation: H x W class ids, 255 = unknown, or None.
+        classes: The names of the classes, index = class id; empty where there are none.
         object_rule: `largest`: `object` takes the largest qualifying box. `grown`: a keyed box with keyed margins.
     """
 
@@ -40,6 +44,8 @@ class Canvas:
     boxes: NDArray[np.float32] = field(default_factory=_no_boxes)
     segments: NDArray[np.bool_] | None = None
     mask: Mask | None = None
+    segmentation: NDArray[np.uint8] | None = None
+    classes: tuple[str, ...] = ()
     object_rule: Literal["largest", "grown"] = "largest"
 
     @property
@@ -50,6 +56,26 @@ class Canvas:
     def empty(self) -> Mask:
         """A mask without a hole, H x W."""
         return np.zeros((self.height, self.width), np.uint8)
+
+    def bucket(self, low: float, high: float) -> tuple[int, int]:
+        """The least and the greatest number of hole pixels whose share of the area lies in a bucket.
+
+        Args:
+            low: Percent of the area, excluded.
+            high: Percent of the area, included.
+
+        Raises:
+            UsageError: There is no such number.
+        """
+        area = self.height * self.width
+        least = math.floor(low * area / 100 + 1e-9) + 1
+        most = math.floor(high * area / 100 + 1e-9)
+        if most < least:
+            raise UsageError(
+                f"no number of pixels of a {self.height} x {self.width} image lies in ({low:g} %, {high:g} %]",
+                remedy="take a wider bucket or a larger image",
+            )
+        return least, most
 
     def rng(self, kind: str, seed: int) -> np.random.Generator:
         """The generator of a mask: keyed by dataset, image, kind and seed, and by nothing else."""

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from zoo.masks.canvas import Canvas, Mask
 from zoo.masks.rectangles import random_box
+from zoo.masks.words import FULL
 
 STROKES = (1, 3)  # both ends included
 SEGMENTS = (4, 11)
 ANGLE, JITTER = 2 * math.pi / 5, 2 * math.pi / 15
 WIDTH = (12.0, 40.0)  # pixels at 256
 WORDS = 6 + 2 * SEGMENTS[1]  # random words of one stroke
-FULL = 65536  # a word lies in [0, FULL)
 QUANTILES = 4096  # entries of a table; a word over 16 is an index
 
 
@@ -59,7 +59,7 @@ def path(words: Sequence[int], canvas: Canvas) -> NDArray[np.int32]:
         words: `WORDS` integers in [0, 65536).
         canvas: The image.
     """
-    cosines, sines, lengths = _tables()
+    cosines, sines, quantiles = _tables()
     right, bottom = canvas.width - 0.5, canvas.height - 0.5  # half a pixel on, so that truncation rounds
     mean = math.hypot(canvas.height, canvas.width) / 8
     x, y = 0.5 + words[1] * (canvas.width - 1) / FULL, 0.5 + words[2] * (canvas.height - 1) / FULL
@@ -68,7 +68,7 @@ def path(words: Sequence[int], canvas: Canvas) -> NDArray[np.int32]:
     vertices = [x, y]
     segments = SEGMENTS[0] + words[0] * (SEGMENTS[1] - SEGMENTS[0] + 1) // FULL
     for i in range(6, 6 + 2 * segments, 2):
-        direction, length = words[i] >> 4, lengths[words[i + 1] >> 4]
+        direction, length = words[i] >> 4, quantiles[words[i + 1] >> 4]
         x += across * length * cosines[direction]
         y += down * length * sines[direction]
         down = -down
@@ -86,12 +86,16 @@ def path(words: Sequence[int], canvas: Canvas) -> NDArray[np.int32]:
 
 
 @functools.cache
+def lengths() -> list[float]:
+    """Lengths of segments over their mean at equal quantiles: normal, deviation 1/2, clipped to [0, 2]."""
+    return [min(2.0, max(0.0, 1 + NormalDist().inv_cdf((i + 0.5) / QUANTILES) / 2)) for i in range(QUANTILES)]
+
+
+@functools.cache
 def _tables() -> tuple[list[float], list[float], list[float]]:
     """Cosine and sine of directions uniform around ANGLE, and lengths over their mean, at equal quantiles."""
-    steps = [(i + 0.5) / QUANTILES for i in range(QUANTILES)]
-    angles = [ANGLE + JITTER * (2 * step - 1) for step in steps]
-    lengths = [min(2.0, max(0.0, 1 + NormalDist().inv_cdf(step) / 2)) for step in steps]
-    return [math.cos(a) for a in angles], [math.sin(a) for a in angles], lengths
+    angles = [ANGLE + JITTER * (2 * (i + 0.5) / QUANTILES - 1) for i in range(QUANTILES)]
+    return [math.cos(a) for a in angles], [math.sin(a) for a in angles], lengths()
 
 
 def paint(mask: Mask, vertices: NDArray[np.int32], thickness: float) -> None:

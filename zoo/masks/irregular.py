@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from zoo.errors import UsageError
 from zoo.masks.canvas import Canvas, Mask
 from zoo.masks.freeform import WORDS, paint, path, width
 
@@ -31,14 +28,7 @@ def irregular(canvas: Canvas, kind: str, seed: int, low: float, high: float) -> 
     """
     import cv2
 
-    area = canvas.height * canvas.width
-    least = math.floor(low * area / 100 + 1e-9) + 1
-    most = math.floor(high * area / 100 + 1e-9)
-    if most < least:
-        raise UsageError(
-            f"no number of pixels of a {canvas.height} x {canvas.width} image lies in ({low:g} %, {high:g} %]",
-            remedy="take a wider bucket or a larger image",
-        )
+    least, most = canvas.bucket(low, high)
     mask, factor = canvas.empty(), 1.0
     for number in range(MAX_STROKES):
         words = canvas.integers(WORDS, f"{kind} stroke {number}", seed)

@@ -1,7 +1,8 @@
 """Manifests: masks made once, hashed, and shared by every method and every machine.
 
 A manifest is gzipped JSON lines. The first line says what it is (dataset, split, kind, seed, size, count); each further
-line is a mask: id, size, COCO run lengths, hole ratio and a hash of its bits. The same masks give the same bytes.
+line is a mask: id, size, COCO run lengths, hole ratio and a hash of its bits, and where a protocol fixes it, which of
+the image's captions goes with it. The same masks give the same bytes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Entry:
         rle: Compressed run lengths of COCO (column by column, starting with known pixels).
         ratio: The hole's share of the image, six digits.
         sha: SHA-256 of the mask's bits, row by row.
+        caption: Which of the image's captions it is used with, counted from 0 in the dataset's order; None leaves that
+            open. The text itself is not here: not every licence lets it travel.
     """
 
     id: str
@@ -42,14 +45,21 @@ class Entry:
     rle: str
     ratio: float
     sha: str
+    caption: int | None = None
 
     @classmethod
-    def of(cls, sample: str, mask: Mask) -> Entry:
+    def of(cls, sample: str, mask: Mask, caption: int | None = None) -> Entry:
         """The entry of a mask, H x W in {0, 1}."""
         from pycocotools import mask as coco
 
         rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode("ascii")
-        return cls(sample, (mask.shape[0], mask.shape[1]), rle, round(float(mask.mean()), 6), bits_sha(mask))
+        ratio = round(float(mask.mean()), 6)
+        return cls(sample, (mask.shape[0], mask.shape[1]), rle, ratio, bits_sha(mask), caption)
+
+    def line(self) -> dict[str, Any]:
+        """What stands in the file, without `caption` where that is open."""
+        fields = {**vars(self), "size": list(self.size)}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def mask(self) -> Mask:
         """The mask, H x W uint8, 1 = hole.
@@ -131,7 +141,7 @@ def write(path: str | Path, manifest: Manifest) -> None:
         OSError: The disk is full; nothing is left behind.
     """
     head = {name: getattr(manifest, name) for name in ("dataset", "split", "kind", "seed")}
-    entries = [{**vars(entry), "size": list(entry.size)} for entry in manifest.entries.values()]
+    entries = [entry.line() for entry in manifest.entries.values()]
     lines = [{"format": FORMAT, **head, "count": len(entries)}, *entries]
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     _write(Path(path), gzip.compress(text.encode(), mtime=0))  # without a time, so that the bytes are the masks' alone

@@ -1,4 +1,4 @@
-"""Masks that remove one object: its box, or its segment."""
+"""Masks that remove what annotations outline: an object's box or segment, or all of a class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zoo.errors import DataError
+from zoo.errors import DataError, unknown_name
 from zoo.masks.canvas import Canvas, Mask
 from zoo.masks.rectangles import center
 
@@ -141,19 +142,70 @@ def object_segment(canvas: Canvas, seed: int, dilation: float = DILATION) -> Mas
     Raises:
         DataError: The dataset has no segments, or not one per box.
     """
-    import cv2
-
     chosen = choose(canvas, seed)
     if chosen is None:
         return center(canvas)
+    segment = _segments(canvas)[chosen[0]]
+    return dilated(segment, dilation * canvas.scale) if segment.any() else object_box(canvas, seed)
+
+
+def instance(canvas: Canvas, kind: str, seed: int, dilation: float = DILATION) -> Mask:
+    """Kind `instance[:R]`: the segment of one object, any of them as likely, dilated by R pixels at 256.
+
+    An image in which no object has a pixel gets the centre mask.
+
+    Raises:
+        DataError: The dataset has no segments, or not one per box.
+    """
+    segments = _segments(canvas)
+    seen = np.flatnonzero(segments.any((1, 2)))
+    if len(seen) == 0:
+        return center(canvas)
+    chosen = seen[canvas.integers(1, kind, seed)[0] * len(seen) // 65536]
+    return dilated(segments[chosen], dilation * canvas.scale)
+
+
+def class_pixels(canvas: Canvas, name: str, dilation: float = DILATION) -> Mask:
+    """Kind `class:NAME[:R]`: all pixels of a class of the segmentation, dilated by R pixels at 256.
+
+    An image without a pixel of this class gets the centre mask.
+
+    Args:
+        canvas: The image.
+        name: A class of the dataset's; `_` stands for a space, too.
+        dilation: In pixels at 256.
+
+    Raises:
+        DataError: The dataset has no segmentation, or it is not of the image's size.
+        UsageError: The dataset has no such class.
+    """
+    if canvas.segmentation is None or not canvas.classes:
+        raise DataError(
+            "the image has no segmentation with named classes", canvas.id, "use data with one: coco, cityscapes, ..."
+        )
+    wanted = (canvas.height, canvas.width)
+    if canvas.segmentation.shape != wanted:
+        raise DataError(f"the segmentation must be {wanted}, got {canvas.segmentation.shape}", canvas.id)
+    names = list(canvas.classes)
+    found = name if name in names else name.replace("_", " ")
+    if found not in names:
+        raise unknown_name(f"class of {canvas.dataset}", name, names)
+    pixels = canvas.segmentation == names.index(found)
+    return dilated(pixels, dilation * canvas.scale) if pixels.any() else center(canvas)
+
+
+def dilated(pixels: NDArray[np.bool_], radius: float) -> Mask:
+    """Every pixel no further than `radius` from one of `pixels`, H x W with one at least; the distance is Euclidean."""
+    import cv2
+
+    distance = cv2.distanceTransform((~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= radius + 1e-4, np.uint8)  # distances are float32
+
+
+def _segments(canvas: Canvas) -> NDArray[np.bool_]:
     segments, wanted = canvas.segments, (len(canvas.boxes), canvas.height, canvas.width)
     if segments is None:
         raise DataError("the image has no segments", canvas.id, "use the mask 'object', or data with segmentations")
     if segments.shape != wanted:
         raise DataError(f"segments must be {wanted}, one per box, got {segments.shape}", canvas.id)
-    segment = segments[chosen[0]]
-    if not segment.any():
-        return object_box(canvas, seed)
-    distance = cv2.distanceTransform((~segment).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    reach = dilation * canvas.scale + 1e-4  # distances are float32
-    return np.asarray(distance <= reach, np.uint8)
+    return segments
