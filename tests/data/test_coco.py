@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import crowd, instance, photograph, picture, tiny_coco, write_coco
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from zoo.data import open_dataset
+from tests.fakes import crowd, instance, photograph, picture, tiny_coco, write_coco
+from tests.trees.coco import karpathy_tree
+from zoo.data import SPLITS, open_dataset
 from zoo.data.coco import Coco
 from zoo.data.info import describe, verify
-from zoo.errors import DataError
+from zoo.errors import DataError, UsageError
 
 
 def test_a_sample_has_everything(tmp_path: Path) -> None:
@@ -234,3 +235,94 @@ def test_describe_says_what_is_there_and_what_is_missing(tmp_path: Path) -> None
     assert "captions_train2017.json is missing" in facts["splits"]["train"]["error"]
     assert "annotations/captions_train2017.json" in facts["layout"]
     assert "cocodataset.org" in facts["layout"]
+
+
+# --- variants --------------------------------------------------------------------------------------------------------
+
+
+def test_a_variant_chooses_among_years(tmp_path: Path) -> None:
+    root = tiny_coco(tmp_path, ("train2017", "val2017", "train2014", "val2014"))
+    opened = {variant: open_dataset("coco", split="val", root=root, variant=variant) for variant in ("2017", "2014")}
+    assert opened["2014"].ids[0] == "coco/val2014/COCO_val2014_000000000042"
+    assert list(opened["2017"].ids) == list(Coco("val", root=root).ids), "2017 where nobody says"
+    official = [[Coco(split, root=root, variant=year).official for split in SPLITS] for year in ("2017", "2014")]
+    assert official == [[118_287, 5_000, 5_000], [82_783, 40_504, 40_504]]
+    with pytest.raises(UsageError, match="variant of coco '2015'"):
+        Coco("val", root=root, variant="2015")
+    with pytest.raises(DataError, match=r"captions_val2014\.json is missing"):
+        Coco("val", root=tiny_coco(tmp_path / "b"), variant="2014")
+
+
+def test_karpathy_parts_the_images_of_2014_anew(tmp_path: Path) -> None:
+    root = karpathy_tree(tmp_path, 6)
+    train, val, test = (Coco(split, root=root, variant="karpathy") for split in SPLITS)
+    assert [len(train), len(val), len(test)] == [8, 2, 2]
+    assert len({*train.ids, *val.ids, *test.ids}) == 12
+    assert [name.split("/")[1] for name in train.ids] == ["train2014"] * 6 + ["val2014"] * 2, "restval is train's"
+    assert [dataset.official for dataset in (train, val, test)] == [113_287, 5_000, 5_000]
+    sample = test.sample(0)
+    assert sample.captions == tuple(f"sentence {n} of COCO_val2014_000000000502.jpg ." for n in range(5))
+    whole = open_dataset("coco", split="val", root=root, variant="2014", size=256)
+    same = whole.sample(list(whole.ids).index(test.ids[0]))
+    assert np.array_equal(same.image, sample.image), "the same image has the same id under both"
+    assert np.array_equal(same.boxes, sample.boxes)
+    assert np.array_equal(same.segmentation, sample.segmentation)  # type: ignore[arg-type]
+    assert len(Coco("train", root=root, variant="karpathy", count=7)) == 7
+
+
+def test_karpathys_file_may_lie_with_the_annotations(tmp_path: Path) -> None:
+    root = karpathy_tree(tmp_path, 6)
+    (root / "dataset_coco.json").rename(root / "annotations" / "dataset_coco.json")
+    assert len(Coco("test", root=root, variant="karpathy")) == 2
+
+
+def _karpathy(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        content = json.loads((root / "dataset_coco.json").read_text())
+        change(content["images"])
+        (root / "dataset_coco.json").write_text(json.dumps(content))
+
+    return damage
+
+
+BAD_KARPATHY: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no split file": (lambda root: (root / "dataset_coco.json").unlink(), r"dataset_coco\.json is missing"),
+    "half of it": (lambda root: (root / "dataset_coco.json").write_text('{"images": ['), "no valid JSON"),
+    "captions of an unknown image": (
+        _karpathy(lambda images: images[8].update(cocoid=7)),
+        r"have captions but .* \[7\]",
+    ),
+    "no number": (_karpathy(lambda images: images[8].update(cocoid="x")), "no usable"),
+    "a sentence of another image": (
+        _karpathy(lambda images: images[8]["sentences"][0].update(imgid=1)),
+        "1 captions of COCO_val2014_000000000502.jpg are of other images",
+    ),
+    "no image of the split": (_karpathy(lambda images: [i.update(split="val") for i in images]), "no image is of this"),
+    "no regions": (
+        lambda root: (root / "annotations/instances_val2014.json").unlink(),
+        "instances_val2014.json is miss",
+    ),
+    "an absent image": (
+        lambda root: (root / "val2014/COCO_val2014_000000000502.jpg").unlink(),
+        "1 of 2 images .* COCO_val2014_000000000502.jpg",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_KARPATHY)
+def test_damage_to_karpathys_splits(tmp_path: Path, name: str) -> None:
+    root = karpathy_tree(tmp_path, 6)
+    damage, message = BAD_KARPATHY[name]
+    damage(root)
+    with pytest.raises(DataError, match=message) as caught:
+        Coco("test", root=root, variant="karpathy")
+    assert caught.value.where
+    assert caught.value.remedy
+
+
+def test_downloads_by_variant() -> None:
+    files = {variant: [source.file for source in Coco.sources_for(variant)] for variant in (None, "2014", "karpathy")}
+    assert files[None] == ["val2017.zip", "annotations_trainval2017.zip", "train2017.zip"]
+    assert files["2014"] == ["val2014.zip", "annotations_trainval2014.zip", "train2014.zip"]
+    assert files["karpathy"] == [*files["2014"], "caption_datasets.zip"]
+    assert all(len(source.sha256) == 64 for source in Coco.sources if source.automatic)

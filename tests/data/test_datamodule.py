@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from fakes import tiny_coco
 from PIL import Image
-from toys import Toy
 
+from tests.fakes import tiny_coco
+from tests.toys import Toy
 from zoo.batch import check_batch
 from zoo.compose import to_uint8
 from zoo.data.edges import canny
@@ -197,7 +197,7 @@ def test_no_verdict_is_nan_and_no_judge_is_nothing(tmp_path: Path) -> None:
     batch["mask"][1] = 0.0
     verdict = data.judge(batch, to_uint8(batch["image"]))
     assert np.isnan(verdict["colour_fidelity"]).tolist() == [False, True, False, False]
-    pictures = InpaintingData("fakes:Pictures", size=16, batch_size=2, mask="center")
+    pictures = InpaintingData("tests.fakes:Pictures", size=16, batch_size=2, mask="center")
     batch = _first(pictures)
     assert pictures.judge(batch, to_uint8(batch["image"])) == {}
 

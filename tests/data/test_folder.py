@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import picture
 from PIL import Image
 
+from tests.fakes import picture
 from zoo.data import open_dataset
 from zoo.data.folder import Folder
 from zoo.data.info import describe

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import picture
 from PIL import Image
 
+from tests.fakes import picture
 from zoo.data.image import looks_inverted, read_image, read_mask
 from zoo.errors import DataError, UsageError
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import Pictures
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from tests.fakes import Pictures
 from zoo.data import loader as loader_module
 from zoo.data.loader import EvaluationLoader, TrainingLoader
 from zoo.data.masked import EvaluationSet, TrainingSet
@@ -234,7 +234,7 @@ def _fit(limits: dict[str, Any], module: Recorder, *callbacks: Callback, path: s
     trainer = Trainer(accelerator="cpu", enable_checkpointing=False, callbacks=list(callbacks), **quiet, **limits)
     options = {"size": 16, "batch_size": 4, "train_count": 20, "val_count": 5, "mask": "center", **data}
     with contextlib.suppress(InterruptedError):
-        data = InpaintingData("fakes:Pictures", **options)
+        data = InpaintingData("tests.fakes:Pictures", **options)
         trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     return module.seen
 
@@ -291,7 +291,7 @@ def test_overfitting_sees_the_same_batches_every_epoch() -> None:
 
 
 def test_a_second_fit_starts_anew() -> None:
-    data = InpaintingData("fakes:Pictures", size=16, batch_size=4, mask="center")
+    data = InpaintingData("tests.fakes:Pictures", size=16, batch_size=4, mask="center")
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     runs = []
     for _ in range(2):

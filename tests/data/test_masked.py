@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from fakes import Pictures
 
+from tests.fakes import Pictures
 from zoo.data import dataset_class, open_dataset
 from zoo.data.masked import EvaluationSet, TrainingSet, collate
 from zoo.errors import DataError, UsageError
@@ -150,9 +150,9 @@ def test_collate_refuses_what_does_not_fit() -> None:
 
 def test_datasets_open_by_short_name_and_by_path() -> None:
     assert open_dataset("shapes", split="val", size=32, count=3).ids[2] == "shapes/val/000002"
-    for path in ("fakes:Pictures", "fakes.Pictures"):
+    for path in ("tests.fakes:Pictures", "tests.fakes.Pictures"):
         assert len(open_dataset(path, count=4)) == 4
-    assert dataset_class("fakes:Pictures") is Pictures
+    assert dataset_class("tests.fakes:Pictures") is Pictures
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_datasets_open_by_short_name_and_by_path() -> None:
     [
         ("shape", {}, "unknown dataset 'shape'"),
         ("no_such_module:Data", {}, "cannot be imported"),
-        ("fakes:Nothing", {}, "cannot be imported"),
-        ("fakes:picture", {}, "not a dataset class"),
+        ("tests.fakes:Nothing", {}, "cannot be imported"),
+        ("tests.fakes:picture", {}, "not a dataset class"),
         ("shapes", {"split": "training"}, "unknown split"),
         ("shapes", {"count": 0}, "count must be at least 1"),
         ("shapes", {"size": 0}, "size must be at least 1"),

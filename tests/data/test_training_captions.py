@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Pictures, tiny_coco
 from PIL import Image
 
 import zoo.data.shapes.dataset
+from tests.fakes import Pictures, tiny_coco
 from zoo.data import open_dataset
 from zoo.data.base import Sample
 from zoo.data.module import InpaintingData
@@ -102,11 +102,11 @@ class Broken(Pictures):
 
 
 def test_of_a_dataset_that_cannot_name_them_the_samples_are_read() -> None:
-    data = InpaintingData("fakes:Pictures", train_count=3)
+    data = InpaintingData("tests.fakes:Pictures", train_count=3)
     assert list(data.captions()) == ["one", "two", "three"] * 3
     opened = data.dataset("train")
     assert isinstance(opened, Pictures)
     assert opened.reads == 3
-    assert not hasattr(open_dataset("fakes:Pictures"), "caption_texts")
+    assert not hasattr(open_dataset("tests.fakes:Pictures"), "caption_texts")
     with pytest.raises(DataError, match=r"sample 'pictures/train/001' cannot be read: gone"):
         list(InpaintingData(f"{__name__}:Broken", train_count=3).captions())

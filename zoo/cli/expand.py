@@ -23,7 +23,6 @@ from zoo.resources import resource
 PRESETS = ("nano", "paper")
 NO_RECIPE = "custom"
 CONFIG = "config.yaml"  # of a run folder
-DATA_RECIPES = ("coco", "folder")  # configs/data/NAME.yaml; shapes is what every recipe is written for
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,14 @@ def expand(argv: Sequence[str]) -> list[str]:
         UsageError: An unknown name or option, or two that contradict each other.
     """
     return list(explain(argv).argv)
+
+
+def _data_recipe(data: str) -> list[str]:
+    """The recipe of a dataset, if it has one: shapes has none, for it is what every method's recipe is written for."""
+    try:
+        return ["--config", str(resource(f"configs/data/{data}.yaml"))]
+    except UsageError:
+        return []
 
 
 def explain(argv: Sequence[str]) -> Expansion:
@@ -77,8 +84,8 @@ def explain(argv: Sequence[str]) -> Expansion:
         configs.insert(0, str(run / CONFIG))
         notes.append(f"settings of {configs[0]}")
         out = known.out or str(run)
-    if data in DATA_RECIPES and run is None:
-        head += ["--config", str(resource(f"configs/data/{data}.yaml"))]
+    if run is None and data is not None:
+        head += _data_recipe(data)
     for config in configs:
         overlays += [config, *of_stage(config, stage)]
     notes += [f"settings of {file}" for file in overlays if stage and file not in configs]

@@ -139,7 +139,14 @@ def lightning_parser(verb: str) -> Parser:
     parser = Parser(f"zoo {verb}", purpose, examples)
     add = parser.add_argument
     add("--model", metavar="NAME", action="append", default=[], help="deepfill, ... or package.module.Class")
-    add("--data", "--dataset", metavar="NAME", action="append", default=[], help="shapes (default), coco, folder")
+    add(
+        "--data",
+        "--dataset",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="shapes (default), coco, ...: zoo list datasets",
+    )
     role = "training mixture, such as freeform,object,center" if verb == "fit" else "kind of mask, such as object"
     add("--mask", metavar="KIND", help=role)
     add("--preset", metavar="nano|paper", help="recipe; shapes implies nano, other data paper")
@@ -172,7 +179,7 @@ def benchmark_parser() -> Parser:
         metavar="NAME",
         action="append",
         default=[],
-        help="shapes (default), coco, folder",
+        help="shapes (default), coco, ...: zoo list datasets",
     )
     add("--mask", metavar="KIND", help="object (default), center, freeform, irregular:10-20, file, ...")
     add("--models", metavar="A,B", help="methods, controls, dotted paths, NAME@LABEL=WEIGHTS; default all that fit")
@@ -249,7 +256,7 @@ def masks_parser() -> Parser:
         "zoo masks",
         "make    draw the masks of a dataset into a manifest (jsonl.gz): --dataset D --mask KIND --out FILE\n"
         "verify  FILE: every mask decodes, has its ratio and its hash\n"
-        "show    a sheet of masked images: --dataset D --mask KIND --out FILE.png",
+        "show    a sheet of masked images: --dataset D --mask KIND --out FILE.png (KIND all: every kind, by name)",
     )
     add = parser.add_argument
     add("action", metavar="make|verify|show", nargs="?")
@@ -261,13 +268,14 @@ def masks_parser() -> Parser:
         metavar="NAME",
         action="append",
         default=[],
-        help="shapes (default), coco, folder",
+        help="shapes (default), coco, ...: zoo list datasets",
     )
-    add("--mask", metavar="KIND", help="object (default), ...; zoo list masks")
+    add("--option", metavar="NAME=VALUE", type=named_path, action="append", default=[], help="such as variant=karpathy")
+    add("--mask", metavar="KIND", help="object (default), ...; zoo list masks; for show also all")
     add("--split", metavar="NAME", default="test")
     add("--size", metavar="N", type=positive, default=64)
     add("--seed", metavar="N", type=not_negative, default=0)
-    add("--limit", metavar="N", type=positive, help="the first N images; show: 16")
+    add("--limit", metavar="N", type=positive, help="the first N images; show: 16, or 4 of each kind")
     add("--data.root", metavar="DIR", dest="root")
     add("--out", metavar="FILE")
     return parser
@@ -276,18 +284,29 @@ def masks_parser() -> Parser:
 def data_parser() -> Parser:
     parser = Parser(
         "zoo data",
-        "info     what a dataset holds and provides\n"
-        "verify   read every sample, report what is damaged\n"
-        "prepare  what to put where before the dataset can be used",
+        "info     what a dataset needs, from where, how large, under which licence, and what is here\n"
+        "prepare  unpack the archives in its folder; with --download fetch what may be fetched\n"
+        "verify   read every sample, count them, and hold every file against its hash in ROOT/.zoo\n"
+        "shard    write a split, at --size, as tar files for training from anywhere: --out DIR|URL",
     )
     add = parser.add_argument
-    add("action", metavar="prepare|verify|info", nargs="?")
-    add("dataset", metavar="D", nargs="?", help="shapes, coco, folder")
-    add("--data.root", "--root", metavar="DIR", dest="root", help="where its files are")
-    add("--split", metavar="NAME", default="test")
-    add("--size", metavar="N", type=positive, default=64)
+    add("action", metavar="prepare|verify|info|shard", nargs="?")
+    add("dataset", metavar="D", nargs="?", help="shapes, coco, ...: zoo list datasets")
+    add("--data.root", "--root", metavar="DIR", dest="root", help="where its files are; default $ZOO_DATA/D or data/D")
+    add("--option", metavar="NAME=VALUE", type=named_path, action="append", default=[], help="such as variant=karpathy")
+    add("--download", action="store_true", help="prepare: fetch; goes on where it stopped")
+    add("--only", metavar="A,B", help="prepare: only files with A or B in their names")
+    add("--again", action="store_true", help="prepare: fetch what is here already, too")
+    add("--keep", action="store_true", help="prepare: keep the archives once they are unpacked")
+    add("--split", metavar="NAME", default="test", help="verify: test (default), val, train or all")
+    add("--partial", action="store_true", help="verify: accept another number of images than the official one")
+    add("--reindex", action="store_true", help="verify: make the hashes anew, whatever they were")
     add("--limit", metavar="N", type=positive, help="verify: the first N samples")
-    add("--json", action="store_true")
+    add("--size", metavar="N", type=positive, default=64, help="verify: size to read them at")
+    add("--workers", metavar="N", type=not_negative, default=0, help="verify: processes that read")
+    add("--out", metavar="DIR|URL", help="shard: where to write; a folder, or s3://..., gs://... (fsspec)")
+    add("--samples-per-shard", metavar="N", type=positive, default=1000, help="shard: samples in a file")
+    add("--json", action="store_true", help="facts for programs")
     return parser
 
 

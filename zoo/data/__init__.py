@@ -17,7 +17,17 @@ from zoo.errors import UsageError, unknown_name
 DATASETS: dict[str, str] = {
     "shapes": "zoo.data.shapes:Shapes",
     "coco": "zoo.data.coco:Coco",
+    "flickr30k": "zoo.data.flickr30k:Flickr30k",
+    "cub": "zoo.data.cub:Cub",
+    "openimages": "zoo.data.openimages:OpenImages",
+    "celebahq": "zoo.data.celebahq:CelebAHQ",
+    "places2": "zoo.data.places2:Places2",
+    "cityscapes": "zoo.data.cityscapes:Cityscapes",
+    "ost": "zoo.data.ost:OutdoorScenes",
+    "metfaces": "zoo.data.metfaces:MetFaces",
+    "scenery": "zoo.data.scenery:Scenery",
     "folder": "zoo.data.folder:Folder",
+    "shards": "zoo.data.shards:Shards",
 }
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "ObjectRule", "Sample", "dataset_class", "names", "open_dataset"]

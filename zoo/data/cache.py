@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.data.base import Dataset, Sample
+from zoo.data.disk_cache import DiskCache
 
 
 class Cache:
@@ -16,10 +17,12 @@ class Cache:
     Args:
         dataset: What to read from.
         limit_mb: Most megabytes (10^6 bytes) of samples to keep in this process; 0 keeps nothing.
+        disk: The same dataset's samples on disk, which the first visits then read and fill; None decodes.
     """
 
-    def __init__(self, dataset: Dataset, limit_mb: float) -> None:
+    def __init__(self, dataset: Dataset, limit_mb: float, disk: DiskCache | None = None) -> None:
         self.dataset, self.limit = dataset, limit_mb * 1e6
+        self._source = dataset if disk is None else disk
         self.used = 0
         self._samples: dict[int, Sample] = {}
 
@@ -27,7 +30,7 @@ class Cache:
         """The sample at a position; its arrays are shared between visits, so do not write to them."""
         if index in self._samples:
             return self._samples[index]
-        sample = self.dataset.sample(index)
+        sample = self._source.sample(index)
         size = _bytes(sample)
         if not self._samples and size * len(self.dataset) > self.limit:
             self.limit = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.karpathy import Described
 from zoo.errors import DataError
 
 
@@ -59,11 +61,12 @@ class Shape:
 
 @dataclass(slots=True)
 class Picture:
-    """One image of the list, with its captions and regions."""
+    """One image of the list, with its captions and regions; `part` is its folder, such as val2017."""
 
     file: str
     height: int
     width: int
+    part: str
     captions: tuple[str, ...] = ()
     shapes: list[Shape] = field(default_factory=list)
 
@@ -76,8 +79,13 @@ class Annotations:
     categories: dict[int, str]
 
 
-def read_annotations(captions: Path, instances: Path) -> Annotations:
+def read_annotations(captions: Path, instances: Path, part: str) -> Annotations:
     """Reads `captions_*.json` and `instances_*.json` of one split.
+
+    Args:
+        captions: The file of the captions.
+        instances: The file of the regions.
+        part: The folder of the images, such as val2017.
 
     Raises:
         DataError: A file is missing or damaged, an annotation is for an image that is not listed or of a category
@@ -85,12 +93,40 @@ def read_annotations(captions: Path, instances: Path) -> Annotations:
     """
     spoken = _read(captions)
     shown = _read(instances)
-    pictures = _pictures(spoken, captions) | _pictures(shown, instances)
+    pictures = _pictures(spoken, captions, part) | _pictures(shown, instances, part)
     if not pictures:
         raise DataError("the annotation file lists no images", where=str(captions))
     _add_captions(pictures, spoken, captions)
     categories = _categories(shown, instances)
     _add_shapes(pictures, shown, categories, instances)
+    return Annotations([pictures[i] for i in sorted(pictures)], categories)
+
+
+def read_described(described: Sequence[Described], splits: Path, instances: Mapping[str, Path]) -> Annotations:
+    """The images of one of Karpathy's splits, with the regions that COCO's own files have of them.
+
+    Args:
+        described: The images with their captions.
+        splits: The file that they are from, for errors.
+        instances: `instances_*.json` by folder of the images.
+
+    Raises:
+        DataError: A file of regions is missing or damaged, or an image is not in it.
+    """
+    pictures: dict[int, Picture] = {}
+    categories: dict[int, str] = {}
+    for part, path in instances.items():
+        shown = _read(path)
+        found = _pictures(shown, path, part)
+        categories |= _categories(shown, path)
+        _add_shapes(found, shown, categories, path)
+        wanted = {picture.number: picture for picture in described if picture.folder == part}
+        _check_known(wanted, found, "captions", splits)
+        for number, picture in wanted.items():
+            pictures[number] = found[number]
+            pictures[number].captions = picture.captions
+    if not pictures:
+        raise DataError("no image is of this split", where=str(splits), remedy="unpack or download it again")
     return Annotations([pictures[i] for i in sorted(pictures)], categories)
 
 
@@ -111,10 +147,10 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _pictures(content: dict[str, Any], path: Path) -> dict[int, Picture]:
+def _pictures(content: dict[str, Any], path: Path, part: str) -> dict[int, Picture]:
     try:
         return {
-            int(entry["id"]): Picture(str(entry["file_name"]), int(entry["height"]), int(entry["width"]))
+            int(entry["id"]): Picture(str(entry["file_name"]), int(entry["height"]), int(entry["width"]), part)
             for entry in content["images"]
         }
     except (KeyError, TypeError, ValueError) as error:

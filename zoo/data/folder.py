@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from zoo.data.base import SPLITS, ObjectRule, Sample
+from zoo.data.disk_cache import stamps
 from zoo.data.image import EXTENSIONS, read_image, read_mask
 from zoo.data.transforms import fit
 from zoo.errors import DataError, UsageError
@@ -66,7 +67,8 @@ class Folder:
             raise UsageError("dataset 'folder' needs a folder", remedy="name it: --data.root DIR")
         if not Path(root).is_dir():
             raise DataError("there is no such folder", where=str(root), remedy="check the path")
-        self.split, self.folder = _place(Path(root), split)
+        self.root = Path(root)
+        self.split, self.folder = _place(self.root, split)
         self.size, self.threshold, self.invert = size, mask_threshold, mask_invert
         masks = self.folder / MASKS if mask_root is None else Path(mask_root)
         named, self.skipped = _images(self.folder, masks)
@@ -107,6 +109,16 @@ class Folder:
             mask = placed.mask(whole)
         captions = self.captions.get(name, ())
         return Sample(id=self._ids[index], image=placed.image(image), captions=captions, mask=mask)
+
+    @property
+    def shared_files(self) -> tuple[Path, ...]:
+        """The captions."""
+        return (self.folder / CAPTIONS,) if self.captions else ()
+
+    def identity(self, index: int) -> list[Any]:
+        """Sizes and times of the files of the sample at a position; see `zoo.data.disk_cache`."""
+        name = self._names[index]
+        return stamps([self.files[name], *([self.masks[name]] if name in self.masks else [])], self.root)
 
     def caption_texts(self) -> Iterator[str]:
         """Every caption of every image, without reading one; see `InpaintingData.captions`."""

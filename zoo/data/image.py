@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from zoo.data.decode import decode_jpeg
 from zoo.errors import DataError, UsageError
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
@@ -23,6 +24,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Rotated as its EXIF orientation says. Transparency is laid over white. Palettes, greyscale and CMYK are converted;
     16-bit levels become round(v / 257). Of an animation the first frame is taken. Colour profiles are ignored.
+    Pixels are Pillow's, also where `zoo.data.decode` gets them in less time.
 
     Returns:
         H x W x 3 uint8.
@@ -30,11 +32,26 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is missing, damaged, truncated, no picture, or holds more pixels than Pillow deems safe.
     """
-    picture = _open(path, "image")
+    with _file(path, "image") as file:
+        return decode_image(file, path)
+
+
+def decode_image(file: BinaryIO, where: str | Path) -> NDArray[np.uint8]:
+    """As `read_image`, from an open file or from bytes in memory.
+
+    Args:
+        file: Stands at the start of the picture.
+        where: What errors call it.
+    """
+    with _decoding(where, "image"), Image.open(file) as opened:
+        pixels = decode_jpeg(file, opened)
+        if pixels is not None:
+            return pixels
+        picture = _upright(opened)
     if picture.mode in DEEP or picture.mode == "F":
-        grey = _levels(picture, path)
+        grey = _levels(picture, where)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    with _decoding(path, "image"):
+    with _decoding(where, "image"):
         if picture.has_transparency_data:
             layer = picture.convert("RGBA")
             picture = Image.new("RGBA", layer.size, "white")
@@ -70,7 +87,8 @@ def read_mask(
     """
     if threshold is not None and not 1 <= threshold <= 255:
         raise UsageError(f"mask_threshold must be from 1 to 255, got {threshold}")
-    levels = _mask_levels(_open(path, "mask"), path)
+    with _file(path, "mask") as file:
+        levels = _mask_levels(_load(file, path, "mask"), path)
     if size is not None and levels.shape != tuple(size):
         raise DataError(
             f"the mask is {_size(levels.shape)}, its image {_size(size)} (width x height)",
@@ -106,18 +124,24 @@ def read_segmentation(path: str | Path, size: tuple[int, int] | None = None) -> 
     Raises:
         DataError: The file cannot be read, is in colour, or has another size than its image.
     """
-    picture = _open(path, "segmentation")
+    with _file(path, "segmentation") as file:
+        return decode_segmentation(file, path, size)
+
+
+def decode_segmentation(file: BinaryIO, where: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """As `read_segmentation`, from an open file or from bytes in memory; `where` is what errors call it."""
+    picture = _load(file, where, "segmentation")
     if picture.mode not in ("L", "P", "1"):
         raise DataError(
             f"the segmentation is a picture of mode {picture.mode}, which has no class ids",
-            where=str(path),
+            where=str(where),
             remedy="save it as 8-bit greyscale or with a palette: level or index is the class id, 255 unknown",
         )
     classes = np.array(picture).astype(np.uint8)
     if size is not None and classes.shape != tuple(size):
         raise DataError(
             f"the segmentation is {_size(classes.shape)}, its image {_size(size)} (width x height)",
-            where=str(path),
+            where=str(where),
             remedy="save it at the size of its image; nothing is resized silently",
         )
     return classes
@@ -151,12 +175,21 @@ def _decoding(path: str | Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _open(path: str | Path, what: str) -> Image.Image:
+def _file(path: str | Path, what: str) -> BinaryIO:
     if not Path(path).is_file():
         raise DataError(f"there is no {what} here", where=str(path), remedy="check the path")
-    with _decoding(path, what), Image.open(path) as opened:
-        opened.load()
-        return ImageOps.exif_transpose(opened)
+    with _decoding(path, what):
+        return Path(path).open("rb")
+
+
+def _load(file: BinaryIO, where: str | Path, what: str) -> Image.Image:
+    with _decoding(where, what), Image.open(file) as opened:
+        return _upright(opened)
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    opened.load()
+    return ImageOps.exif_transpose(opened)
 
 
 def _levels(picture: Image.Image, path: str | Path) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo.batch import Batch, finish_batch
 from zoo.data import open_dataset
 from zoo.data.base import Dataset
+from zoo.data.disk_cache import DiskCache, cache_folder
 from zoo.data.edges import canny
 from zoo.data.loader import EvaluationLoader, Loader, TrainingLoader
 from zoo.data.masked import CaptionRule, EvaluationSet, TrainingSet, judge_of
@@ -25,8 +26,8 @@ class InpaintingData(LightningDataModule):
     Batches travel as uint8 and become the floats of `zoo.batch` on the device.
 
     Args:
-        name: A dataset: shapes, coco, folder, or the dotted path of a class.
-        root: The folder of its files; None is the dataset's default.
+        name: A dataset: shapes, coco, folder, ... (`zoo list datasets`), or the dotted path of a class.
+        root: The folder of its files, or of `shards` the URL; None is the dataset's default.
         size: Height and width of the images, in pixels.
         batch_size: Samples in a batch, per device.
         workers: Processes that read ahead. Small sets are fastest with 0: they stay decoded in memory.
@@ -39,10 +40,16 @@ class InpaintingData(LightningDataModule):
         caption: The caption of an image in evaluation: its "first", or one "keyed" by seed and id.
         cache_mb: Training and validation sets are kept decoded in memory where they fit into this many megabytes
             (each; shared out among the workers).
+        cache_dir: Keeps decoded samples on disk, for sets that do not fit into memory: "auto" in `ROOT/.zoo`, or a
+            folder. About 0.3 MB a sample at 256 pixels; filled in the first epoch (see `zoo.data.disk_cache`).
         edges: Whether batches hold Canny edges; None: where the method needs or uses them.
         mask_root: `folder` only: where the masks are.
         mask_threshold: `folder` only: grey masks are holes from this level (1 to 255) upwards.
         mask_invert: `folder` only: true where black marks the hole, false where white does beyond doubt.
+        variant: Which of a dataset's variants, where it has some (coco, celebahq, ...; `zoo data info NAME`).
+        split_rule: `cub` only: which of its two partitions.
+        part: `openimages` only: which of its parts.
+        ids_file: `openimages` only: a file with the ids to use.
 
     Raises:
         UsageError: An unknown mask kind, or a number out of range.
@@ -63,10 +70,15 @@ class InpaintingData(LightningDataModule):
         test_count: int | None = None,
         caption: CaptionRule = "first",
         cache_mb: float = 1000.0,
+        cache_dir: str | None = None,
         edges: bool | None = None,
         mask_root: str | None = None,
         mask_threshold: int | None = None,
         mask_invert: bool | None = None,
+        variant: str | None = None,
+        split_rule: str | None = None,
+        part: str | None = None,
+        ids_file: str | None = None,
     ) -> None:
         super().__init__()
         for what, number, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("cache_mb", cache_mb, 0)):
@@ -79,8 +91,9 @@ class InpaintingData(LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.mask, self.train_mask, self.caption = mask, train_mask, caption
         self.counts = {"train": train_count, "val": val_count, "test": test_count}
-        self.cache_mb, self.edges = cache_mb, edges
+        self.cache_mb, self.cache_dir, self.edges = cache_mb, cache_dir, edges
         self.options = {"mask_root": mask_root, "mask_threshold": mask_threshold, "mask_invert": mask_invert}
+        self.options |= {"variant": variant, "split_rule": split_rule, "part": part, "ids_file": ids_file}
         self._datasets: dict[str, Dataset] = {}
         self._loader: TrainingLoader | None = None
         self._resume: dict[str, int] | None = None
@@ -138,7 +151,9 @@ class InpaintingData(LightningDataModule):
             self.dataset(split)
 
     def train_dataloader(self) -> Loader:
-        dataset = TrainingSet(self.dataset("train"), self.train_mask, self.seed, self._cache_share())
+        dataset = TrainingSet(
+            self.dataset("train"), self.train_mask, self.seed, self._cache_share(), self._disk("train")
+        )
         trainer = self.trainer
         if trainer is not None and trainer.overfit_batches > 0:  # type: ignore[attr-defined]
             return EvaluationLoader(dataset, self.batch_size, workers=self.workers)  # the same batches every epoch
@@ -164,7 +179,9 @@ class InpaintingData(LightningDataModule):
         return self._evaluation("test", 0.0)
 
     def _evaluation(self, split: str, cache_mb: float) -> Loader:
-        dataset = EvaluationSet(self.dataset(split), self.mask, self.seed, self.caption, cache_mb)
+        dataset = EvaluationSet(
+            self.dataset(split), self.mask, self.seed, self.caption, cache_mb, disk=self._disk(split)
+        )
         return EvaluationLoader(dataset, self.batch_size, workers=self.workers)
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,6 +193,12 @@ class InpaintingData(LightningDataModule):
 
     def _cache_share(self) -> float:
         return self.cache_mb / max(1, self.workers)
+
+    def _disk(self, split: str) -> DiskCache | None:
+        if self.cache_dir is None:
+            return None
+        dataset = self.dataset(split)
+        return DiskCache(dataset, cache_folder(dataset, self.cache_dir, self.size, self.options))
 
     def on_after_batch_transfer(self, batch: Mapping[str, Any], dataloader_idx: int) -> Batch:
         """Floats of the contract, and edges where they are wanted; on the device."""

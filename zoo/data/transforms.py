@@ -1,7 +1,16 @@
 """One resize and one crop, applied alike to an image and to everything that lies on it.
 
-The shorter side becomes `size` by a single call of Pillow's BICUBIC, which is antialiased; then the centre is cropped.
-Other filters are 32 to 56 dB apart from it on the same picture, so this is the only one here.
+The shorter side becomes `size` by Pillow's BICUBIC, which is antialiased; then the centre is cropped. Other filters are
+32 to 56 dB apart from it on the same picture, so this is the only one here.
+
+A picture that shrinks to two thirds or less is resized by torch, whose uint8 kernel is the same filter in a quarter of
+the time. Both make two passes and round after each, but torch's weights have 16 bits where Pillow's have 22. Measured
+on 360 photographs of COCO's sizes at 256 pixels: 996 of 1000 values are Pillow's, the others one grey level apart, 3 of
+98 million two; on drawn patterns of full contrast about one in 10^5 is two apart. The result is the same on every
+processor, the gain is that of AVX2.
+Pillow itself resizes what shrinks less or grows (there two levels are more frequent, and little time is saved) and what
+loses more than twice as many rows as columns: from version 13 on Pillow takes the vertical pass first there, torch
+never, and clipping between the passes then makes a difference of tens of levels.
 """
 
 from __future__ import annotations
@@ -14,6 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Map = TypeVar("Map", np.uint8, np.bool_)
+VERSION = 2  # to be raised whenever a picture comes out otherwise: caches on disk are made for one version
+LEAST_SHRINK = 1.5
+MOST_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -39,15 +51,15 @@ class Fit:
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An H x W x 3 uint8 image: antialiased bicubic, then the crop."""
         if self.scaled != image.shape[:2]:
-            resized = Image.fromarray(image).resize(self.scaled[::-1], Image.Resampling.BICUBIC)
-            image = np.asarray(resized)
+            image = _resize(image, *self.scaled)
         return np.ascontiguousarray(self._crop(image))
 
     def labels(self, labels: NDArray[Map]) -> NDArray[Map]:
         """Class ids or an instance mask, H x W or N x H x W: the nearest source pixel, so that no class is invented."""
         rows = (np.arange(self.top, self.top + self.size[0]) + 0.5) * self.height / self.scaled[0]
         columns = (np.arange(self.left, self.left + self.size[1]) + 0.5) * self.width / self.scaled[1]
-        picked = labels[..., rows.astype(np.intp)[:, None], columns.astype(np.intp)[None]]
+        # Rows, then columns: four times as quick as both at once.
+        picked = labels[..., rows.astype(np.intp), :][..., columns.astype(np.intp)]
         return np.ascontiguousarray(picked)
 
     def mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -93,6 +105,23 @@ def fit(height: int, width: int, size: int | None) -> Fit:
     if width < height:
         scaled = (max(size, round(height * size / short)), size)
     return Fit(height, width, scaled, (scaled[0] - size) // 2, (scaled[1] - size) // 2, (size, size))
+
+
+def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    rows, columns = image.shape[:2]
+    shrinks = rows >= LEAST_SHRINK * height and columns >= LEAST_SHRINK * width
+    if shrinks and rows - height <= MOST_ROWS * (columns - width):
+        return _resize_by_torch(image, height, width)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _resize_by_torch(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    import torch  # here, since the datasets' names and folders are wanted where nobody waits for torch
+
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+    resized: NDArray[np.uint8] = small[0].permute(1, 2, 0).numpy()
+    return resized
 
 
 def _any(mask: NDArray[np.uint8], axis: int, before: int, after: int) -> NDArray[np.uint8]:
