@@ -13,15 +13,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.batch import Batch
-from zoo.metrics import interval, per_image, regions, ssim_map
+from zoo.metrics import interval, intervals, per_image, protocols, regions, ssim_map
+from zoo.metrics.frechet import Features, frechet
+from zoo.metrics.kernel import KernelFeatures, kernel_distance, kernel_subsets
 from zoo.metrics.region import band_width
 from zoo.module import InpaintingModule
 
 Images = tuple[Tensor, Tensor, Tensor, Tensor]
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def milliseconds(work: Callable[[], object], images: int, repeats: int) -> float:
@@ -114,26 +119,94 @@ def measure_libraries(repeats: int, sizes: tuple[tuple[int, int], ...] = ((64, 3
     return rows
 
 
-def measure_method(name: str, module: InpaintingModule, size: int, repeats: int, batch: int = 32) -> dict[str, Any]:
-    """The suite against a method's own run on the same images; a ratio over 1 means the suite is the cheaper."""
+def features(n: int, width: int) -> Pair:
+    """Composites and truths, N x D: not negative, of unequal spread, as a network's are."""
+    generator = np.random.default_rng(0)
+    truth = np.maximum(generator.normal(size=(n, width)), 0) * generator.gamma(1.0, 0.4, width)
+    fake = np.maximum(truth + 0.1 * generator.normal(size=truth.shape), 0)
+    return fake.astype(np.float32), truth.astype(np.float32)
+
+
+def ours_fid(pair: Pair) -> float:
+    """The Frechet distance as the suite takes it, with nothing kept from one call to the next."""
+    return frechet(Features(pair[0]), Features(pair[1]))
+
+
+def library_fid(pair: Pair) -> float:
+    """torch-fidelity's: the eigenvalues of a product that is not symmetric."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+    statistics = [fid_features_to_statistics(torch.from_numpy(x)) for x in pair]
+    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+
+
+def root_fid(pair: Pair) -> float:
+    """The textbook's and clean-fid's: scipy's root of a matrix."""
+    from scipy.linalg import sqrtm
+
+    (mean_a, a), (mean_b, b) = ((x.mean(0, dtype=np.float64), np.cov(x, rowvar=False)) for x in pair)
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * np.trace(sqrtm(a @ b)).real)
+
+
+def ours_kid(pair: Pair) -> float:
+    """All pairs, with nothing kept from one call to the next."""
+    return kernel_distance(KernelFeatures(pair[0]), KernelFeatures(pair[1])).mean
+
+
+def measure_sets(repeats: int, n: int = 2500, width: int = 2048, rows: int = 36_500) -> list[dict[str, Any]]:
+    """The metrics of sets and the statistics against their libraries, in milliseconds for all images.
+
+    Args:
+        repeats: Runs per figure.
+        n: Images, more than `width` for FID's usual case.
+        width: Features of an image.
+        rows: Images of the statistics.
+    """
+    pair, size = features(n, width), min(1000, n)
+    subsets = partial(kernel_subsets, *pair, size=size)
+    table = np.random.default_rng(0).random((rows, 65))  # five methods, 13 metrics
+    few = table[:, :4]
+    pairs: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
+        ("FID / torch-fidelity", partial(ours_fid, pair), partial(library_fid, pair)),
+        ("FID / scipy's sqrtm", partial(ours_fid, pair), partial(root_fid, pair)),
+        (f"KID, all pairs / 50 subsets of {size}", partial(ours_kid, pair), subsets),
+        ("4 intervals / one by one", partial(intervals, few), lambda: [interval(column) for column in few.T]),
+    ]
+    found = [
+        row(f"{name}, n = {n if 'ID' in name else rows}", milliseconds(a, 1, repeats), milliseconds(b, 1, repeats))
+        for name, a, b in pairs
+    ]
+    return [*found, row(f"65 intervals, n = {rows}", milliseconds(partial(intervals, table), 1, repeats))]
+
+
+def measure_method(
+    name: str, module: InpaintingModule, size: int, repeats: int, batch: int = 32
+) -> list[dict[str, Any]]:
+    """The suite, and the published codes, against a method's own run on the same images.
+
+    A ratio over 2 means that the suite adds less than half to the run.
+    """
     images = photographs(size, batch)
     truth, mask = images[1].float() / 255, images[2]
     inputs: Batch = {"id": [f"speed/{k}" for k in range(batch)], "image": truth, "mask": mask}
     module.eval()
     run = milliseconds(lambda: module.complete(inputs.copy()), batch, max(1, repeats // 3))
     ours = milliseconds(lambda: per_image(*images), batch, repeats)
-    return row(f"suite / {name}'s own run, {size} px, batch {batch}", ours, run, 1.0)
+    codes = milliseconds(lambda: protocols(*images[:2]), batch, repeats)
+    where = f"{name}'s own run, {size} px, batch {batch}"
+    return [row(f"suite / {where}", ours, run, 2.0), row(f"protocols / {where}", codes, run)]
 
 
 def measure(repeats: int = 9) -> list[dict[str, Any]]:
     """All rows, in milliseconds per image, in one process with the caller's threads.
 
     Args:
-        repeats: Runs per figure on our side; a third of them on the plain side.
+        repeats: Runs per figure on our side; a third of them on the plain side, and one for the metrics of sets.
     """
     from zoo.models import build
 
-    return [*measure_libraries(repeats), measure_method("deepfill nano", build("deepfill", "nano"), 64, repeats)]
+    method = measure_method("deepfill nano", build("deepfill", "nano"), 64, repeats)
+    return [*measure_libraries(repeats), *method, *measure_sets(1)]
 
 
 def main(argv: list[str] | None = None) -> int:

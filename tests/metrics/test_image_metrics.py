@@ -16,7 +16,7 @@ from torch import Tensor
 import zoo.metrics
 from zoo.errors import DataError
 from zoo.metrics import DEFINITIONS, NAMES, per_image
-from zoo.metrics.image import _exact_device
+from zoo.metrics.image import exact_device
 from zoo.metrics.region import SUFFIXES, regions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,8 +215,8 @@ def test_wrong_input_is_refused() -> None:
 
 
 def test_devices_without_double_precision_fall_back_to_the_cpu() -> None:
-    assert _exact_device(torch.device("mps")) == torch.device("cpu")
-    assert _exact_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert exact_device(torch.device("mps")) == torch.device("cpu")
+    assert exact_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize(

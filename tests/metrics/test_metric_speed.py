@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from benchmarks.speed.metrics import measure_libraries, measure_method, photographs, plain_band, plain_suite
+from benchmarks.speed.metrics import (
+    features,
+    library_fid,
+    measure_libraries,
+    measure_method,
+    measure_sets,
+    ours_fid,
+    ours_kid,
+    photographs,
+    plain_band,
+    plain_suite,
+    root_fid,
+)
 from zoo.metrics import per_image, regions
+from zoo.metrics.kernel import kernel_subsets
 from zoo.models.controls import Mean
 
 
 def test_rows() -> None:
-    rows = [*measure_libraries(1, ((32, 2),)), measure_method("mean", Mean(size=32), 32, 1, batch=2)]
+    rows = [*measure_libraries(1, ((32, 2),)), *measure_method("mean", Mean(size=32), 32, 1, batch=2)]
+    rows += measure_sets(1, n=60, width=16, rows=100)
     assert all(set(r) == {"name", "ours_ms", "plain_ms", "ratio", "target"} and r["ours_ms"] > 0 for r in rows)
-    assert len({r["name"] for r in rows}) == len(rows) == 6
-    assert rows[-1]["ratio"] == rows[-1]["plain_ms"] / rows[-1]["ours_ms"]
+    assert len({r["name"] for r in rows}) == len(rows) == 12
+    assert all(r["ratio"] == r["plain_ms"] / r["ours_ms"] for r in rows if r["ratio"] is not None)
 
 
 def test_plain_side_is_the_same_measure() -> None:
@@ -25,3 +40,10 @@ def test_plain_side_is_the_same_measure() -> None:
     assert torch.allclose(values["ssim"] * 54**2 + (64**2 - 54**2), plain["ssim"] * 64**2)
     assert torch.allclose(values["tv"], plain["tv"] / (3 * 64 * 63 * 255))
     assert torch.equal(regions(mask)[:, 2:], plain_band(mask) > 0)
+
+
+def test_both_sides_of_sets_are_the_same_measure() -> None:
+    pair = features(80, 16)
+    assert ours_fid(pair) == pytest.approx(library_fid(pair), rel=1e-5)
+    assert ours_fid(pair) == pytest.approx(root_fid(pair), rel=1e-5)
+    assert ours_kid(pair) == pytest.approx(kernel_subsets(*pair, subsets=1, size=80), abs=1e-6)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from zoo.metrics.definitions_learned import PER_IMAGE, PER_SET, PROTOCOLS
 from zoo.version import __version__
 
 REVISION = "1"
@@ -21,12 +22,18 @@ class Definition:
         better: Which way is better; `none` where neither is (the truth's own value is the goal).
         unit: The unit, empty for a plain number.
         digits: How many digits after the point a table shows.
+        libraries: The distributions that compute it, besides those that every metric depends on.
+        revision: Counts up whenever the definition changes the value for some image.
+        of: Whether it is a value per `image` or one of a `set` of images.
     """
 
     text: str
     better: Literal["lower", "higher", "none"]
     unit: str
     digits: int
+    libraries: tuple[str, ...] = ()
+    revision: str = "1"
+    of: Literal["image", "set"] = "image"
 
 
 _REGIONS = {
@@ -54,7 +61,7 @@ _FAMILIES: dict[str, tuple[str, Literal["lower", "higher", "none"], str, int]] =
     ),
 }
 
-DEFINITIONS: dict[str, Definition] = {
+_EVERY_RUN: dict[str, Definition] = {
     family + suffix: Definition(f"{text}, {where}", better, unit, digits)
     for family, (text, better, unit, digits) in _FAMILIES.items()
     for suffix, where in _REGIONS.items()
@@ -100,8 +107,35 @@ DEFINITIONS: dict[str, Definition] = {
     ),
 }
 
+DEFINITIONS: dict[str, Definition] = {
+    **_EVERY_RUN,
+    # Taken only when they are asked for (`zoo.metrics.ask`).
+    **{name: Definition(*entry) for name, entry in (PROTOCOLS | PER_IMAGE).items()},
+    **{name: Definition(*entry, of="set") for name, entry in PER_SET.items()},
+}
+
+STAND_IN = "_stand-in"
+"""The end of the name of a metric whose feature network is replaced by a small random one, for tests of the harness."""
+
+
+def definition(name: str) -> Definition | None:
+    """The definition of a metric, or of its stand-in; None where there is none (a judge's own metric)."""
+    found = DEFINITIONS.get(name.removesuffix(STAND_IN))
+    if found is None or not name.endswith(STAND_IN):
+        return found
+    base = name.removesuffix(STAND_IN)
+    return replace(
+        found,
+        text=f"stand-in, not {base}: a small network of random weights takes the place of the feature network, to test "
+        f"the harness; its values say nothing about images. Otherwise: {found.text}",
+        libraries=(),
+    )
+
 
 def versions() -> dict[str, str]:
-    """The versions that the values depend on: the package, the revision of the definitions, and the libraries."""
+    """The versions that every value depends on: the package, the revision of the definitions, and the libraries.
+
+    What metrics that were asked for depend on besides is in `zoo.metrics.Asked.facts`.
+    """
     libraries = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")}
     return {"zoo": __version__, "metrics": REVISION, **libraries}

@@ -47,7 +47,7 @@ def per_image(composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None
         DataError: Shapes or types differ from the above.
     """
     _check(composite, truth, mask, raw)
-    device = _exact_device(composite.device)
+    device = exact_device(composite.device)
     result, reference = (x.to(device).to(torch.float64) for x in (composite, truth))
     where = regions(mask.to(device))
     weights = where.to(torch.float64)
@@ -100,11 +100,21 @@ def _total_variation(result: Tensor, weights: Tensor) -> Tensor:
     return total
 
 
-def _exact_device(device: torch.device) -> torch.device:
-    return torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs have no double precision
+def exact_device(device: torch.device) -> torch.device:
+    """The device itself, or the CPU where it has no double precision (Apple's GPUs)."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
-def _check(composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None) -> None:
+def check_images(composite: Tensor, truth: Tensor) -> None:
+    """Refuses what is not a batch of 8-bit images and its truth.
+
+    Args:
+        composite: Must be B 3 H W uint8.
+        truth: Must be of the same shape and type.
+
+    Raises:
+        DataError: They are not.
+    """
     shape = tuple(composite.shape)
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:
         raise DataError(f"metrics need images of B 3 H W, got {shape}")
@@ -113,9 +123,24 @@ def _check(composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None) -
             raise DataError(
                 f"metrics are taken on 8-bit images, the {name} is {image.dtype}", remedy="use zoo.compose.to_uint8"
             )
-    expected = {"truth": shape, "mask": (shape[0], 1, *shape[2:]), "raw": shape}
-    for name, value in (("truth", truth), ("mask", mask), ("raw", raw)):
-        if value is not None and tuple(value.shape) != expected[name]:
-            raise DataError(f"the {name} is {tuple(value.shape)} beside a composite of {shape}")
-    if raw is not None and not raw.is_floating_point():
-        raise DataError(f"the raw output must be float in [0, 1], got {raw.dtype}")
+    check_shape("truth", truth, shape, composite)
+
+
+def check_shape(name: str, value: Tensor, expected: tuple[int, ...], composite: Tensor) -> None:
+    """Refuses a tensor that does not fit the composite.
+
+    Raises:
+        DataError: Its shape is another.
+    """
+    if tuple(value.shape) != expected:
+        raise DataError(f"the {name} is {tuple(value.shape)} beside a composite of {tuple(composite.shape)}")
+
+
+def _check(composite: Tensor, truth: Tensor, mask: Tensor, raw: Tensor | None) -> None:
+    check_images(composite, truth)
+    shape = tuple(composite.shape)
+    check_shape("mask", mask, (shape[0], 1, *shape[2:]), composite)
+    if raw is not None:
+        check_shape("raw", raw, shape, composite)
+        if not raw.is_floating_point():
+            raise DataError(f"the raw output must be float in [0, 1], got {raw.dtype}")
