@@ -1,11 +1,12 @@
 """What needs a GPU, in one call: `python -m benchmarks.gpu --out FOLDER [--dry-run]`.
 
-For each method: its `paper` and `nano` presets train 50 steps of their last stage at their own size and batch in
-bf16-mixed (images per second, peak memory, all weights finite), of MMInvertFill both stages, and `zoo benchmark` runs
-in bf16-mixed. The batches are drawn before, so that the steps are timed and not the loader, whose speed is given apart;
-pretrained parts have random weights. Results go to FOLDER/gpu.json. `--dry-run` does the same on the CPU with two steps
-of two images at 96 pixels (64 where sizes are powers of two): it shows that the command runs, and its figures mean
-nothing.
+For each method: its `paper` and `nano` presets train 50 steps (ECDM 20) of their last stage at their own size and batch
+in bf16-mixed (seconds per step, images per second, peak memory, all weights finite), of MMInvertFill both stages, and
+`zoo benchmark` runs in bf16-mixed. Of ECDM, all of whose steps do the same, the operations of a step are counted and
+set against the device's peak. The batches are drawn before, so that the steps are timed and not the loader, whose speed
+is given apart; pretrained parts have random weights. Results go to FOLDER/gpu.json. `--dry-run` does the same on the
+CPU with two steps of two images at 96 pixels (64 where sizes are powers of two) and narrow networks: it shows that the
+command runs, and its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -24,27 +25,46 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.cli.expand import stage_file
 from zoo.data.module import InpaintingData
-from zoo.models import build, recipe, resolve
+from zoo.models import build, names, recipe, resolve
 from zoo.models.mminvertfill.features import Features
 from zoo.models.nigdt.match import InceptionTrunk
 from zoo.module import InpaintingModule
 from zoo.resources import resource
 from zoo.words import SPECIAL, vocabulary
 
-METHODS = ("deepfill", "cma", "nigdt", "mminvertfill")
 STAGES = {"mminvertfill": ("generator", "inpaint")}  # of others the last one alone
+STEPS = {"ecdm": 20}  # of others as many as the settings say
+COUNTED = ("ecdm",)  # one step is like the next; others have terms every so many steps, or networks that take turns
 TINY: dict[tuple[str, str], dict[str, Any]] = {  # what a dry run has otherwise: on a CPU config F takes minutes
     ("mminvertfill", "nano"): {"size": 64},
     ("mminvertfill", "paper"): {
         "size": 64, "w": 32, "generator_channels": [32] * 5, "style_critic_channels": [32] * 5, "widths": [16, 32, 48],
         "auxiliary": [24, 24, 16], "mean_first": 1000,
     },
+    ("ecdm", "paper"): {
+        "size": 64, "codec_widths": [8, 8, 16, 16], "codec_groups": 4, "text_width": 16, "text_layers": 1,
+        "text_heads": 2, "unet_channels": [8, 16, 16, 16], "unet_heads": 2, "unet_groups": 4,
+        "hint_widths": [4, 8, 8, 16], "acda_channels": [4, 8, 8, 16],
+    },
 }  # fmt: skip
 BATCHES = 4  # as many different ones are trained on in turn
-WORD_PIECES = 30_522 - len(SPECIAL)  # rows of ViLT's word table that are no special tokens
+VILT_WORDS, CLIP_WORDS = 30_522, 49_408  # rows of the published word tables
+PEAKS = {  # bf16 operations per second of dense products, as NVIDIA's data sheets state them, by the device's name
+    "NVIDIA H200": 989.4e12,
+    "NVIDIA H100 80GB HBM3": 989.4e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA A10": 125e12,
+}
 
 
 def train(name: str, preset: str, stage: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +75,10 @@ def train(name: str, preset: str, stage: str, settings: dict[str, Any]) -> dict[
         preset: `paper` or `nano`.
         stage: One of the method's.
         settings: `steps`, `batch_size`, `size`, `accelerator`, `precision`; None takes the recipe's.
+
+    Returns:
+        What was trained and how fast; of the methods in `COUNTED` also the operations of a step and their share of the
+        peak.
     """
     seed_everything(0, verbose=False)
     tiny = settings["size"] is not None
@@ -67,25 +91,48 @@ def train(name: str, preset: str, stage: str, settings: dict[str, Any]) -> dict[
     drawn = Drawn(**data)
     batches = list(islice(drawn.train_dataloader(), BATCHES))
     loader = len(batches) * data["batch_size"] / (time.perf_counter() - start)
+    clock, counter = StepClock(), StepCount()
     trainer = Trainer(
-        accelerator=settings["accelerator"], devices=1, precision=settings["precision"], max_steps=settings["steps"],
-        limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
+        accelerator=settings["accelerator"], devices=1, precision=settings["precision"],
+        max_steps=min(settings["steps"], STEPS.get(name, settings["steps"])), limit_val_batches=0, logger=False,
+        callbacks=[clock, *([counter] if name in COUNTED else [])], enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    clock = StepClock()
-    trainer.callbacks.append(clock)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    drawn.batches = list(islice(cycle(batches), settings["steps"] * module.accumulate))
+    drawn.batches = list(islice(cycle(batches), trainer.max_steps * module.accumulate))
     trainer.fit(module, drawn)
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-    return {
+    row = {
         "method": name, "preset": preset, "stage": stage, "size": data["size"], "batch_size": data["batch_size"],
         "precision": settings["precision"], "steps": trainer.global_step,
-        "images_per_second": clock.images_per_second(data["batch_size"]), "peak_mb": peak,
+        "seconds_per_step": clock.seconds_per_batch() * module.accumulate,
+        "images_per_second": data["batch_size"] / clock.seconds_per_batch(), "peak_mb": peak,
         "loader_images_per_second": loader,
         "finite": all(bool(p.isfinite().all()) for p in module.parameters()),
     }  # fmt: skip
+    if name in COUNTED:
+        device = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu"
+        row |= utilization(counter.operations * module.accumulate, row["seconds_per_step"], device)
+    return row
+
+
+def utilization(operations: int, seconds: float, device: str) -> dict[str, Any]:
+    """How much of what a device could compute was computed.
+
+    Args:
+        operations: Of one step; a multiplication and an addition are two.
+        seconds: Of one step.
+        device: The device's name.
+
+    Returns:
+        `flops_per_step`, `peak_flops` (per second) and `share_of_peak`; for a device that is not in `PEAKS` the reason
+        why there are no such two, `no_share`.
+    """
+    if device not in PEAKS:
+        return {"flops_per_step": operations, "no_share": f"no peak is stated for '{device}' (benchmarks.gpu.PEAKS)"}
+    share = operations / seconds / PEAKS[device]
+    return {"flops_per_step": operations, "peak_flops": PEAKS[device], "share_of_peak": share}
 
 
 def _stages(name: str) -> tuple[str, ...]:
@@ -118,10 +165,17 @@ def _text(name: str, preset: str) -> dict[str, Any]:
     if "vocabulary" not in accepted:
         return {}
     words = vocabulary(InpaintingData("shapes").captions())
-    if "tokenizer" not in accepted or arguments.get("tokenizer") == "word":
-        return {"vocabulary": words}
-    words += [f"filler{number}" for number in range(WORD_PIECES - len(words))]
-    return {"vocabulary": words, "tokenizer": "word", "pretrained": ""}
+    if "tokenizer" in accepted and arguments.get("tokenizer") != "word":
+        return {"vocabulary": _filled(words, VILT_WORDS), "tokenizer": "word", "pretrained": ""}
+    if "base" in accepted and arguments.get("base") != "":
+        # Without a base the method builds all networks in their sizes, but for the text encoder's inner width.
+        return {"vocabulary": _filled(words, CLIP_WORDS), "base": ""}
+    return {"vocabulary": words}
+
+
+def _filled(words: Sequence[str], rows: int) -> list[str]:
+    """Words and fillers for a table of so many rows, which has its special tokens besides."""
+    return [*words, *(f"filler{number}" for number in range(rows - len(SPECIAL) - len(words)))]
 
 
 class Drawn(InpaintingData):
@@ -129,8 +183,9 @@ class Drawn(InpaintingData):
 
     batches: Sequence[Any] = ()
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.batches, batch_size=None) if self.batches else super().train_dataloader()  # type: ignore[return-value]
+    def train_dataloader(self) -> Any:
+        handed: Any = self.batches  # a list serves a loader as a dataset
+        return DataLoader(handed, batch_size=None) if self.batches else super().train_dataloader()
 
 
 class StepClock(Callback):
@@ -144,9 +199,29 @@ class StepClock(Callback):
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
 
-    def images_per_second(self, batch_size: int) -> float:
+    def seconds_per_batch(self) -> float:
         times = self.times[len(self.times) // 5 :]
-        return batch_size * (len(times) - 1) / max(times[-1] - times[0], 1e-9)
+        return max(times[-1] - times[0], 1e-9) / (len(times) - 1)
+
+
+class StepCount(Callback):
+    """Counts the operations of the first batch, which no clock sees: those of products and convolutions, both ways.
+
+    What checkpointing computes a second time counts a second time: the device does compute it.
+    """
+
+    def __init__(self) -> None:
+        self.operations = 0
+        self._counter = FlopCounterMode(display=False)
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._counter.__enter__()  # type: ignore[no-untyped-call]
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self.operations = self._counter.get_total_flops()
 
 
 def benchmark(out: Path, accelerator: str, precision: str, limit: int) -> dict[str, Any]:
@@ -171,14 +246,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     tiny = {"steps": 2, "batch_size": 2, "size": 96, "accelerator": "cpu", "precision": "bf16-mixed"}
     full = {"steps": 50, "batch_size": None, "size": None, "accelerator": "gpu", "precision": "bf16-mixed"}
-    settings = tiny if arguments.dry_run else full
+    settings: dict[str, Any] = tiny if arguments.dry_run else full
     arguments.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "device": "cpu (dry run: the figures mean nothing)" if arguments.dry_run else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "fit": [
             train(name, preset, stage, settings)
-            for name in METHODS
+            for name in names()
             for preset in ("paper", "nano")
             for stage in _stages(name)
         ],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from conftest import SMALL, Run
 
+from tests.fakes import tiny_coco
 from tests.fakes_benchmark import TrainedDrawing
 from zoo.cli.benchmark import fit_commands, plan_options
 from zoo.cli.parsers import benchmark_parser
@@ -43,6 +46,97 @@ def test_json_is_all_that_stdout_gets(zoo: Run, place: Path) -> None:
     assert (place / facts["run"]).is_dir()
     assert json.loads(zoo("report", facts["run"], "--json").out) == facts
     assert "truth" in zoo("report", facts["run"]).out
+
+
+ASKED = "tdanet_l1,lpips_alex_stand-in,fid_tf_stand-in,kid_stand-in"
+
+
+def test_metrics_that_are_asked_for(zoo: Run, place: Path) -> None:
+    words = (*QUICK, "--metrics", ASKED, "--json", "--offline")
+    whole = zoo(*words)
+    assert whole.code == 0, whole.err
+    facts = json.loads(whole.out)
+    truth, mean = facts["methods"]["truth"], facts["methods"]["mean"]
+    assert (truth["lpips_alex_stand-in"]["mean"], truth["tdanet_l1"]["mean"]) == (0.0, 0.0)
+    assert abs(truth["fid_tf_stand-in"]["mean"]) < 1e-6
+    assert mean["fid_tf_stand-in"]["mean"] > truth["fid_tf_stand-in"]["mean"]
+    assert truth["fid_tf_stand-in"].keys() == {"mean", "lo", "hi", "n"}
+    assert not {"fid_tf", "lpips_alex", "kid"} & truth.keys()
+    assert "skipped" not in facts
+    rows = [json.loads(line) for path in (place / facts["run"] / "rows").iterdir() for line in path.open()]
+    assert len(rows) == 8
+    assert all("lpips_alex_stand-in" in row and "lpips_alex" not in row for row in rows)
+    assert json.loads(zoo(*words).out) == facts  # resumed: there is nothing to do
+    for part in ("2/2", "1/2"):
+        done = zoo(*words, "--out", "parts", "--shard", part)
+        assert done.code == 0, done.err
+    assert {**json.loads(done.out), "run": facts["run"]} == facts
+    assert json.loads(zoo("report", facts["run"], "--json").out) == facts
+
+
+def test_metrics_that_cannot_be_taken_are_skipped(zoo: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
+    done = zoo(*QUICK, "--metrics", "lpips,tdanet_l1,fid", "--offline", "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert list(facts["skipped"]) == [
+        *("lpips_alex", "lpips_alex_hole", "lpips_vgg", "lpips_vgg_hole"),
+        *("fid_tf", "fid_clean"),
+    ]
+    assert all("downloads are forbidden" in reason for reason in facts["skipped"].values())
+    assert "zoo benchmark: fid_tf, fid_clean: skipped: Inception" in done.err
+    for metrics in facts["methods"].values():
+        assert "tdanet_l1" in metrics
+        assert not facts["skipped"].keys() & metrics.keys()
+
+
+def test_metrics_on_the_command_line() -> None:
+    assert _options("--metrics", "lpips, fid")["metrics"] == ["lpips", "fid"]
+    assert _options("--features-files", "inception=a.pth,alexnet=b=c")["features_files"] == {
+        "inception": "a.pth",
+        "alexnet": "b=c",
+    }
+
+
+def test_a_protocol_on_a_coco_tree(zoo: Run, place: Path) -> None:
+    root = tiny_coco(place / "tree", ("val2017",))
+    words = ("benchmark", "--models", "truth,mean", "--protocol", "ecdm", "--data.root", root, "--limit", "2")
+    done = zoo(*words, "--mask", "irregular:30-40", "--offline", "--json")
+    assert done.code == 0, done.err
+    assert "irregular:30-40 masks, 512 pixels, protocol ecdm" in done.err
+    facts = json.loads(done.out)
+    assert facts["protocol"]["name"] == "ecdm"
+    assert set(facts["skipped"]) == {"lpips_alex", "lpips_vgg"}
+    plan = json.loads((place / facts["run"] / "plan.json").read_text())
+    assert (plan["protocol"], plan["protocol_sha256"]) == ("ecdm", facts["protocol"]["sha256"])
+    assert (plan["dataset"], plan["size"], plan["split"]) == ("coco", 512, "test")
+    assert plan["data_options"] == {"variant": "2017"}
+    assert "-ecdm-" in facts["run"]
+    assert _options("--protocol", "ecdm")["mask"] == "irregular:10-20"
+    assert _options("--protocol", "zoo") == {"protocol": "zoo"}
+
+
+def test_options_of_a_dataset(zoo: Run, place: Path) -> None:
+    assert _options("--dataset", "coco", "--option", "variant=2014")["data_options"] == {"variant": "2014"}
+    chosen = _options("--protocol", "tdanet", "--option", "variant=2014")
+    assert (chosen["dataset"], chosen["data_options"]) == ("coco", {"variant": "2014"})
+    folder = _options("--dataset", "folder", "--data.mask_root", "m", "--option", "mask_invert=true")
+    assert folder["data_options"] == {"mask_root": "m", "mask_invert": True}
+    fit = fit_commands({**chosen, "models": ["deepfill"], "data_root": "D"})
+    assert " ".join(fit[0]).endswith("--data coco --preset paper --resume auto --data.root D --data.variant 2014")
+    (place / "mine.yaml").write_text("dataset: coco\ndata_options: {variant: karpathy}\n")
+    assert _options("--suite", "mine.yaml", "--option", "variant=2014")["data_options"] == {"variant": "2014"}
+    assert _options("--suite", "mine.yaml", "--protocol", "tdanet")["data_options"] == {"variant": "karpathy"}
+    dots = ("--dataset", "tests.fakes_benchmark:Dots", "--mask", "center", "--models", "mean", "--limit", 3)
+    assert zoo("benchmark", *dots, "--option", "broken=1").code == 5
+    assert zoo("benchmark", *dots, "--option", "silent=true").code == 0
+
+
+def test_protocols_are_listed(zoo: Run) -> None:
+    facts = json.loads(zoo("list", "protocols", "--json").out)
+    assert [fact["name"] for fact in facts] == ["zoo", "ecdm", "mminvertfill", "tdanet"]
+    assert facts[1]["datasets"] == ["coco", "openimages"]
+    assert "the tables of ECDM" in zoo("list", "protocols").out
 
 
 def test_edited_captions_show_whether_a_method_obeys(zoo: Run, place: Path) -> None:
@@ -142,6 +236,19 @@ def test_fit_failing_is_an_error_of_weights(zoo: Run, monkeypatch: pytest.Monkey
         (("--models", "mean", "--precision", "half"), 2, "unknown precision"),
         (("--models", "mean", "--captions", "recolored"), 2, "did you mean 'recoloured'"),
         (("--models", "mean", "--captions", "deranged", "--mask", "center"), 2, "only under object masks"),
+        (("--metrics", "psnr"), 2, "unknown metric 'psnr'"),
+        (("--metrics", "lpips_alx"), 2, "did you mean 'lpips_alex'"),
+        (("--features-files", "inception"), 2, "names no file"),
+        (("--features-files", "inceptoin=a"), 2, "did you mean 'inception'"),
+        (("--metrics", "kid", "--features-files", "inception=nowhere"), 4, "no such file of Inception"),
+        (("--option", "variant=2014"), 2, "option"),
+        (("--dataset", "coco", "--option", "varaint=2014"), 2, "did you mean 'variant'"),
+        (("--dataset", "folder", "--data.mask_root", "a", "--option", "mask_root=b"), 2, "mask_root is set twice"),
+        (("--protocol", "tdanett"), 2, "did you mean 'tdanet'"),
+        (("--protocol", "tdanet", "--size", "64"), 2, "on coco has size 256, not 64"),
+        (("--protocol", "tdanet", "--dataset", "shapes"), 2, "has dataset coco or flickr30k or cub, not shapes"),
+        (("--protocol", "ecdm", "--option", "variant=2014"), 2, "--option variant=2014"),
+        (("--protocol", "ecdm", "--suite", "quick"), 2, "has dataset coco or openimages, not shapes"),
     ],
 )
 def test_bad_input(words: tuple[str, ...], code: int, message: str, zoo: Run, place: Path) -> None:
@@ -150,6 +257,18 @@ def test_bad_input(words: tuple[str, ...], code: int, message: str, zoo: Run, pl
     assert message in done.err
     assert "Traceback" not in done.err
     assert not (place / "runs").exists()
+
+
+def test_wrong_names_are_refused_before_torch_is_imported(place: Path) -> None:
+    code = """
+import sys
+from zoo.cli.main import main
+for words in ("--metrics psnr", "--features-files a", "--protocol x", "--protocol ecdm --size 9", "--option x=1"):
+    assert main(["benchmark", *words.split()]) == 2, words
+assert not {"torch", "lightning"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_failures_are_rows_and_exit_5(zoo: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

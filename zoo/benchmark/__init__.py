@@ -32,15 +32,18 @@ if TYPE_CHECKING:
     from zoo.benchmark.summary import summarize as summarize
     from zoo.benchmark.summary import to_json as to_json
 
-# make_plan(dataset="shapes", mask="object", models: Sequence[str] | None = None,
+# make_plan(dataset=None, mask=None, models: Sequence[str] | None = None,   (None: the protocol's, else shapes, object)
 #           weights: Mapping[str, str | Path] | None = None, *, settings: Mapping[str, Mapping[str, Any]] | None = None,
 #           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), captions="own", samples=0,
-#           data_root=None, data_options: Mapping[str, Any] | None = None, split="test",
+#           data_root=None, data_options: Mapping[str, Any] | None = None, split=None,
 #           manifest: str | Path | None = None, batch_size=16, precision="32-true", accelerator="cpu",
-#           threads=1) -> Plan
+#           threads=1, protocol="zoo", metrics: Sequence[str] = (), features_files: Mapping[str, str] | None = None,
+#           announce: Callable[[str], None] | None = None) -> Plan
 #     models: names, dotted paths, "cma@label=PATH"; None = every method that the data serves, and the controls.
 #     settings: {"ecdm": {"steps": 50}}, constructor arguments changed (--set). data_options: mask_root, ... (`folder`).
 #     samples: completions of each image by each stochastic method, for a table of their own (--samples).
+#     protocol: a paper's, by name (configs/protocol). metrics: besides those of every run, by name or group
+#     (zoo.metrics.ask); plan.asked has what is taken, plan.skipped {name: why} of what cannot be.
 #     Raises UsageError, DataError, WeightsError, all before any work. plan.left_out: {name: why} of methods not named
 #     by the user that cannot run (to be printed). plan.name -> "shapes-object-1a2b3c4d"; plan.hash; plan.methods.
 # run(plan, out: str | Path | None = None, *, workers=0, devices=1, shard: tuple[int, int] | None = None,

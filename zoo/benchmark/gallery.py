@@ -1,23 +1,30 @@
-"""Pictures of a run: the composites of the first images of the plan and of each method's worst, as lossless PNG."""
+"""Pictures of a run: composites of the same images for every method, and of each method's worst, as lossless PNG.
+
+For every method the composites of the first images of the plan and of `DRAWN` more are kept. Which ones is drawn by a
+hash of their ids, so that all methods and writers keep those of the same images without a word between them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.benchmark.store import Row, failed, write_whole
 from zoo.benchmark.work import Picture
+from zoo.keyed import key
 
 IMAGES = "images"
 TRUTH = "_truth"  # a folder no method label can clash with: file names of labels start with what users type
 FIRST = 16
+DRAWN = 112
 WORST = 8
 ORDER_BY = "l1_hole"
 
@@ -34,54 +41,101 @@ def picture_path(folder: Path, method: str, sample: str) -> Path:
     return Path(folder) / IMAGES / method / f"{name}.png"
 
 
+def lot(sample: str) -> int:
+    """The lot of an image: those of the smallest lots are kept."""
+    return key("gallery", sample)
+
+
+def kept_ids(ids: Sequence[str]) -> list[str]:
+    """The ids whose pictures every method keeps, where it completed them.
+
+    Args:
+        ids: All images of a plan, in its order.
+
+    Returns:
+        The first `FIRST`, then `DRAWN` others by their lots.
+    """
+    return [*ids[:FIRST], *heapq.nsmallest(DRAWN, ids[FIRST:], key=lambda sample: (lot(sample), sample))]
+
+
+class _Largest:
+    """The largest entries that have been offered, `size` at most."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.entries: list[tuple[Any, str]] = []
+
+    def offer(self, order: Any, sample: str) -> str | None:
+        """Takes an entry in where it belongs; gives the id that is not, or no longer, among the largest."""
+        entry = (order, sample)
+        if entry in self.entries:
+            return None
+        if len(self.entries) < self.size:
+            heapq.heappush(self.entries, entry)
+            return None
+        return heapq.heappushpop(self.entries, entry)[1]
+
+    def __contains__(self, sample: str) -> bool:
+        return any(sample == held for _, held in self.entries)
+
+
 class Keeper:
-    """Decides which pictures of one method stay on disk: the first ones, and the worst so far.
+    """Decides which pictures of one method stay on disk: the first ones, those drawn, and the worst so far.
 
     Args:
         folder: The run folder.
         method: The method's file name.
         first: The ids whose pictures stay whatever they look like.
-        rows: What this writer has measured before: its worst ones compete with the new ones.
+        rows: What this writer has measured before: the pictures that it kept compete with the new ones.
     """
 
     def __init__(self, folder: Path, method: str, first: Collection[str], rows: Iterable[Row] = ()) -> None:
         self.folder, self.method, self.first = folder, method, frozenset(first)
-        self._worst: list[tuple[float, str]] = []
+        self._drawn, self._worst = _Largest(DRAWN), _Largest(WORST)
         for row in rows:
-            if self._competes(row) and picture_path(folder, method, row["id"]).is_file():
-                heapq.heappush(self._worst, (row[ORDER_BY], row["id"]))
+            if not failed(row) and picture_path(folder, method, row["id"]).is_file():
+                self._offer(row)
 
     def keep(self, row: Row, picture: Picture | None) -> None:
-        """Stores a picture if it is to stay, and drops the one that it displaces.
+        """Stores a picture if it is to stay, and drops what it displaces.
 
         Raises:
             DataError: The disk is full.
         """
         if picture is None:
             return
-        if row["id"] in self.first:
+        displaced = self._offer(row)
+        if self._holds(row["id"]):
             self._store(row["id"], picture)
-        elif self._competes(row):
-            entry = (row[ORDER_BY], row["id"])
-            if entry in self._worst:
-                return
-            if len(self._worst) < WORST:
-                heapq.heappush(self._worst, entry)
-            elif entry > self._worst[0]:
-                dropped = heapq.heapreplace(self._worst, entry)
-                picture_path(self.folder, self.method, dropped[1]).unlink(missing_ok=True)
-            else:
-                return
-            self._store(row["id"], picture)
+        for sample in displaced:
+            if sample != row["id"] and not self._holds(sample):
+                self._drop(sample)
 
-    def _competes(self, row: Row) -> bool:
-        return not failed(row) and row.get(ORDER_BY) is not None and row["id"] not in self.first
+    def _offer(self, row: Row) -> set[str]:
+        sample = row["id"]
+        if sample in self.first:
+            return set()
+        out = {self._drawn.offer(-lot(sample), sample)}
+        if row.get(ORDER_BY) is not None:
+            out.add(self._worst.offer(row[ORDER_BY], sample))
+        return {displaced for displaced in out if displaced is not None}
+
+    def _holds(self, sample: str) -> bool:
+        return sample in self.first or sample in self._drawn or sample in self._worst
 
     def _store(self, sample: str, picture: Picture) -> None:
         write_whole(picture_path(self.folder, self.method, sample), encode_png(picture.composite))
         truth = picture_path(self.folder, TRUTH, sample)
         if not truth.is_file():
             write_whole(truth, encode_png(picture.truth))
+
+    def _drop(self, sample: str) -> None:
+        """Removes a picture, and the truth where no method shows this image any more."""
+        picture_path(self.folder, self.method, sample).unlink(missing_ok=True)
+        truth = picture_path(self.folder, TRUTH, sample)
+        others = (place for place in (self.folder / IMAGES).iterdir() if place.name != TRUTH)
+        if not any((place / truth.name).is_file() for place in others):
+            truth.unlink(missing_ok=True)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

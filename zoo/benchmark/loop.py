@@ -20,17 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.benchmark.environment import record_environment
+from zoo.benchmark.features import Measures
 from zoo.benchmark.gallery import FIRST, Keeper
 from zoo.benchmark.masks import ensure_masks, read_masks
 from zoo.benchmark.plan import FILE, MethodPlan, Plan, differences
 from zoo.benchmark.store import ROWS, Writer, failed, read_file, read_rows, write_whole
-from zoo.benchmark.work import Bench, Broken, Item, describe, failure
+from zoo.benchmark.work import Bench, Broken, Item, Measured, describe, failure
 from zoo.errors import DataError, UsageError, WeightsError, ZooError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-    from zoo.data.base import Dataset
+    from zoo.data.base import Dataset, Judge
     from zoo.module import InpaintingModule
 
 Progress = Callable[[int, int, str], None]
@@ -120,6 +121,8 @@ def _claim(folder: Path, plan: Plan) -> None:
                 where=str(folder),
                 remedy="choose another --out, or leave it out: every plan has a folder of its own",
             )
+        if there != plan:  # places, and what is left out or skipped here: the last call's count
+            write_whole(folder / FILE, plan.to_json().encode())
         return
     if folder.exists() and any(folder.iterdir()):
         raise UsageError("this folder is not empty and holds no plan", str(folder), "choose an empty one for --out")
@@ -179,24 +182,31 @@ class _Job:
         reader = Reader(data, plan, read_masks(self.folder))
         stored = read_rows(self.folder)
         counter = _Counter(progress, len(plan.methods) * sum(map(len, mine)))
+        measures = Measures(plan, self.folder, fabric.device) if plan.asked else None
         for method in plan.methods:
             done = {row["id"] for row in stored if row["method"] == method.label and not failed(row)}
-            todo = [block for block in mine if not done.issuperset(data.ids[i] for i in block)]
+            lacking = measures.lacking(method.label, done) if measures else set()
+            todo = [block for block in mine if not (done - lacking).issuperset(data.ids[i] for i in block)]
             counter.add(sum(len(b) for b in mine) - sum(len(b) for b in todo), method.label)
             if todo:
+                if measures:
+                    measures.set_up()
                 path = self.folder / ROWS / f"{method.file_name}-{writer}.jsonl"
                 with Writer(path) as store:
                     first = [data.ids[i] for i in range(min(FIRST, plan.count))]
                     keeper = Keeper(self.folder, method.file_name, first, read_file(path))
-                    bench = _set_up(fabric, plan, method, judge_of(data, plan.mask))
+                    bench = _set_up(fabric, plan, method, judge_of(data, plan.mask), measures)
                     for items in reader.read(todo, self.workers):
-                        _block(bench, items, done, store, keeper)
+                        measured = bench.measure(items)
+                        if measures:  # before the rows: a row promises its features
+                            measures.store(method.label, [(one.row["id"], one.features) for one in measured])
+                        _store(measured, done, store, keeper)
                         counter.add(len(items), method.label)
 
 
-def _block(bench: Bench | _Absent, items: list[Item | Broken], done: set[str], store: Writer, keeper: Keeper) -> None:
-    """Measures a block whole and stores the rows that were missing."""
-    for measured in bench.measure(items):
+def _store(block: Sequence[Measured], done: set[str], store: Writer, keeper: Keeper) -> None:
+    """Stores the rows of a block that were missing."""
+    for measured in block:
         if measured.row["id"] not in done:
             keeper.keep(measured.row, measured.picture)  # before the row: a row promises its picture
             store.append(measured.row)
@@ -210,19 +220,21 @@ class _Absent:
     method: MethodPlan
     error: str
 
-    def measure(self, items: Sequence[Item | Broken]) -> list[Any]:
+    def measure(self, items: Sequence[Item | Broken]) -> list[Measured]:
         ids = [item.id if isinstance(item, Broken) else item["id"] for item in items]
         return [failure(self.plan, self.method, sample, self.error) for sample in ids]
 
 
-def _set_up(fabric: Fabric, plan: Plan, method: MethodPlan, judge: Any) -> Bench | _Absent:
+def _set_up(
+    fabric: Fabric, plan: Plan, method: MethodPlan, judge: Judge | None, measures: Measures | None
+) -> Bench | _Absent:
     try:
         module = load_method(method).to(fabric.device)
     except Exception as error:
         return _Absent(plan, method, f"the method cannot be loaded: {describe(error)}")
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)
-    return Bench(plan, method, module.eval(), fabric.device, fabric.autocast, judge)
+    return Bench(plan, method, module.eval(), fabric.device, fabric.autocast, judge, measures)
 
 
 def load_method(method: MethodPlan) -> InpaintingModule:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from zoo.data.base import OWN
 from zoo.errors import DataError
+from zoo.metrics.definitions import DEFINITIONS, STAND_IN
 
 FILE = "plan.json"
+PROTOCOL = "zoo"
+"""The protocol that fixes nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,17 @@ class Plan:
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         accelerator: `cpu` or `cuda`.
         threads: Threads of each process.
-        metrics: Definition and library versions, by metric.
+        metrics: The versions that every value depends on; and of each metric that was asked for besides those of every
+            run, by its name, what its values depend on (`zoo.metrics.Asked.facts`).
         version: The version of the zoo.
         captions: Which captions are given: the images' `own`, or an edit of the dataset's (`deranged`, `recoloured`).
         samples: Completions drawn of each image by each stochastic method, besides the one that the table counts.
+        protocol: The name of the protocol.
+        protocol_sha256: Hash of the protocol's file.
         manifest: Where the manifest is. Not part of the hash.
         left_out: Methods that would have belonged to the default choice, and why they do not. Not part of the hash.
+        skipped: Metrics that were asked for and cannot be taken here, and why. Not part of the hash.
+        features_files: Where the weights of feature networks are, by key. Not part of the hash: `metrics` has theirs.
     """
 
     dataset: str
@@ -107,18 +115,29 @@ class Plan:
     version: str
     captions: str = OWN
     samples: int = 0
+    protocol: str = PROTOCOL
+    protocol_sha256: str = ""
     manifest: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    features_files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The metrics that are taken besides those of every run, in the order of their definitions."""
+        return tuple(ordered({name for name, facts in self.metrics.items() if isinstance(facts, dict)}))
 
     def identity(self) -> dict[str, Any]:
         """What the hash is taken over: all fields but places on this machine."""
         content = asdict(self)
-        for place in ("manifest", "left_out"):
+        for place in ("manifest", "left_out", "skipped", "features_files"):
             del content[place]
         if self.captions == OWN:  # plans made before captions could be edited keep their hash, and their folders
             del content["captions"]
         if not self.samples:  # so do those made before samples could be drawn
             del content["samples"]
+        if self.protocol == PROTOCOL:  # and those made before there were protocols
+            del content["protocol"], content["protocol_sha256"]
         for method in content["methods"]:
             del method["weights"]
         plain: dict[str, Any] = json.loads(json.dumps(content))  # tuples become lists, as in a plan that was read back
@@ -131,9 +150,10 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The run folder's name: `shapes-object-1a2b3c4d`, `shapes-object-deranged-1a2b3c4d`."""
+        """The run folder's name: `shapes-object-1a2b3c4d`, `coco-center-tdanet-1a2b3c4d`."""
         dataset = self.dataset.rpartition(":")[2].rpartition(".")[2]
-        parts = [dataset, self.mask, *([] if self.captions == OWN else [self.captions]), self.hash[:8]]
+        rules = [rule for rule, usual in ((self.captions, OWN), (self.protocol, PROTOCOL)) if rule != usual]
+        parts = [dataset, self.mask, *rules, self.hash[:8]]
         return re.sub(r"[^A-Za-z0-9.,*-]", "_", "-".join(parts)).replace("*", "x")
 
     def to_json(self) -> str:
@@ -159,6 +179,12 @@ class Plan:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             remedy = "the file is damaged or of another version; run the benchmark into another folder"
             raise DataError(f"this plan cannot be read: {error}", str(path), remedy) from error
+
+
+def ordered(names: Collection[str]) -> list[str]:
+    """Metrics in the order of the definitions, then stand-ins in that order; then a dataset's own judge's, by name."""
+    known = [*DEFINITIONS, *(name + STAND_IN for name in DEFINITIONS)]
+    return [name for name in known if name in names] + sorted(set(names) - set(known))
 
 
 def canonical(content: Mapping[str, Any]) -> str:

@@ -7,19 +7,23 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.batch import check_needs
-from zoo.benchmark.plan import MethodPlan, Plan
+from zoo.benchmark.distributions import text_of
+from zoo.benchmark.plan import PROTOCOL, MethodPlan, Plan
+from zoo.benchmark.protocols import load_protocol, settle
 from zoo.data.base import OWN
 from zoo.errors import DataError, UsageError, WeightsError, unknown_name
+from zoo.metrics.definitions import STAND_IN
 from zoo.resources import resource
 from zoo.version import __version__
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
+    from zoo.metrics.asked import Asked
     from zoo.module import InpaintingModule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -28,8 +32,8 @@ DEFAULT_SIZE = 64  # where no method has a native size: all controls
 
 
 def make_plan(
-    dataset: str = "shapes",
-    mask: str = "object",
+    dataset: str | None = None,
+    mask: str | None = None,
     models: Sequence[str] | None = None,
     weights: Mapping[str, str | Path] | None = None,
     *,
@@ -44,25 +48,29 @@ def make_plan(
     samples: int = 0,
     data_root: str | Path | None = None,
     data_options: Mapping[str, Any] | None = None,
-    split: str = "test",
+    split: str | None = None,
     manifest: str | Path | None = None,
     batch_size: int = 16,
     precision: str = "32-true",
     accelerator: str = "cpu",
     threads: int = 1,
+    protocol: str = PROTOCOL,
+    metrics: Sequence[str] = (),
+    features_files: Mapping[str, str | Path] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Plan:
     """Decides what is to be measured, before any work.
 
     Args:
-        dataset: A short name or the dotted path of a dataset class.
-        mask: A mask kind, or a mixture of kinds.
+        dataset: A short name or the dotted path of a dataset class; None is the protocol's, else `shapes`.
+        mask: A mask kind, or a mixture of kinds; None is the protocol's, else `object`.
         models: Short names, dotted paths, or `NAME@LABEL=WEIGHTS` for a variant; None is every method whose weights
             are here and whose guidance the data provides, and the controls.
         weights: Weights files by name or label, in place of the preset's.
         settings: Constructor arguments to change, by name or label: `{"ecdm": {"steps": 50}}`.
         preset: Whose weights; None is `nano` on `shapes`, elsewhere `paper` where it is here and `nano` where not.
         limit: The first so many images only.
-        size: Image height and width; None is the smallest native size of the methods.
+        size: Image height and width; None is the protocol's, else the smallest native size of the methods.
         seed: Keys the methods' own noise.
         mask_seed: Keys the masks.
         guidance: Which of `edge` and `segmentation` to show whole.
@@ -71,16 +79,22 @@ def make_plan(
             the table counts; they have a table of their own.
         data_root: The folder of the data.
         data_options: Further arguments of the dataset (`mask_root` of `folder`).
-        split: `test`, `val` or `train`.
+        split: `test`, `val` or `train`; None is the protocol's, else `test`.
         manifest: Masks made before (`zoo masks make`).
         batch_size: Images in a batch; rows of different batch sizes agree to 1e-4 and do not mix.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         accelerator: `cpu`, `gpu`, or `auto` for a GPU where there is one.
         threads: Threads of each process; more processes (`run(devices=)`) are the way to use more cores.
+        protocol: A paper's, by name (`zoo.benchmark.protocols`): fixes what is not given here.
+        metrics: Metrics besides those of every run and the protocol's, or groups of them (`zoo.metrics.ask`). One that
+            cannot be taken here is left out, and `skipped` says why.
+        features_files: Files of feature networks of the user's own, by key.
+        announce: Is told of each download of a feature network before it is made.
 
     Raises:
-        UsageError: An unknown name or option, guidance that the data does not provide, captions that cannot be edited,
-            or samples of methods none of which is stochastic.
+        UsageError: An unknown name or option, one that contradicts the protocol, guidance that the data does not
+            provide, captions that cannot be edited, samples of methods none of which is stochastic, or images too
+            small for a metric.
         DataError: The data or the manifest is missing or damaged.
         WeightsError: Weights are missing, damaged or of another method.
     """
@@ -89,11 +103,21 @@ def make_plan(
     from zoo.data.masked import editor_of
     from zoo.masks import parse_mixture
 
+    rules = load_protocol(protocol)
+    said: dict[str, Any] = {
+        "dataset": dataset,
+        "mask": mask,
+        "size": size,
+        "split": split,
+        "data_options": data_options,
+    }
+    said |= {"metrics": metrics, "captions": captions, "mask_seed": mask_seed}
+    dataset, mask, size, split, options, metrics = settle(rules, said)
+
     parse_mixture(mask)
     asked = _parse_models(models, dict(weights or {}))
     chosen, left_out = _choose(asked, preset, dataset, optional=models is None, settings=settings or {})
     size = size or _native_size(chosen)
-    options = dict(data_options or {})
     data = open_dataset(dataset, split=split, size=size, root=data_root, count=limit, **options)
     editor_of(data, captions, mask)
     chosen = _served(chosen, left_out, data, optional=models is None)
@@ -102,8 +126,10 @@ def make_plan(
     if not ids:
         raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
     path, sha = _find_manifest(manifest, dataset, split, mask, mask_seed, size, ids)
+    accelerator = _device_kind(accelerator, precision)
     from zoo.metrics import versions
 
+    extra = _ask(metrics, features_files, announce, size)  # last: it may fetch files
     return Plan(
         dataset=dataset,
         split=split,
@@ -120,15 +146,38 @@ def make_plan(
         guidance=tuple(sorted(set(guidance))),
         batch_size=batch_size,
         precision=precision,
-        accelerator=_device_kind(accelerator, precision),
+        accelerator=accelerator,
         threads=threads,
-        metrics=versions(),
+        metrics=versions() | extra.facts,
         version=__version__,
         captions=captions,
         samples=samples,
+        protocol=rules.name,
+        protocol_sha256=rules.sha256,
         manifest=path,
         left_out=left_out,
+        skipped={name: text_of(why) for name, why in extra.skipped.items()},
+        features_files={key: str(Path(path).resolve()) for key, path in extra.files.items()},
     )
+
+
+def _ask(
+    metrics: Sequence[str],
+    files: Mapping[str, str | Path] | None,
+    announce: Callable[[str], None] | None,
+    size: int,
+) -> Asked:
+    """What of the metrics can be taken here."""
+    from zoo.metrics import ask
+    from zoo.metrics.definitions_learned import PER_IMAGE
+    from zoo.metrics.perceptual import SMALLEST
+
+    asked = ask(metrics, files, announce)
+    for name in asked.names:
+        if name.removesuffix(STAND_IN) in PER_IMAGE and size < SMALLEST:
+            remedy = f"leave out {name}, or choose a --size"
+            raise UsageError(f"'{name}' needs images of at least {SMALLEST} pixels, not {size}", remedy=remedy)
+    return asked
 
 
 def _check_options(guidance: Sequence[str], precision: str, numbers: Mapping[str, int]) -> None:
@@ -352,7 +401,7 @@ def load_suite(name: str | Path) -> dict[str, Any]:
         raise UsageError("no such suite file", where=str(path))
     arguments = _read_suite(path)
     arguments.pop("description", None)
-    known = list(inspect.signature(make_plan).parameters)
+    known = [name for name in inspect.signature(make_plan).parameters if name != "announce"]
     for argument in arguments:
         if argument not in known:
             error = unknown_name("suite option", argument, known)

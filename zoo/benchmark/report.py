@@ -1,24 +1,27 @@
-"""What a run becomes: a table for the terminal, and table.md, table.csv, summary.json, strip.png and index.html."""
+"""What a run becomes: a table for the terminal, and the files that `write_report` lists."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zoo.benchmark import samples
-from zoo.benchmark.plan import MethodPlan
+from zoo.benchmark.plan import PROTOCOL, MethodPlan, ordered
+from zoo.benchmark.plots import metric_title as title
 from zoo.benchmark.store import write_whole
-from zoo.benchmark.summary import MAIN, Summary, ordered, summarize, to_json
+from zoo.benchmark.summary import Summary, summarize, to_json
 from zoo.data.base import OWN
-from zoo.metrics.definitions import DEFINITIONS
+from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
 
-ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+__all__ = ["cell", "grid", "headline", "markdown", "notices", "render_table", "table_csv", "title", "write_report"]
+
 WIDTH = 100
 
 
@@ -56,8 +59,8 @@ def _rich_table(cells: list[list[str]]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     header, *rows = cells
-    for number, title in enumerate(header):
-        table.add_column(title, no_wrap=True, justify="left" if number < 2 else "right")
+    for number, text in enumerate(header):
+        table.add_column(text, no_wrap=True, justify="left" if number < 2 else "right")
     for row in rows:
         table.add_row(*row)
     return table
@@ -68,9 +71,10 @@ def headline(summary: Summary) -> list[str]:
     plan = summary.plan
     guidance = f", guided by {' and '.join(plan.guidance)}" if plan.guidance else ""
     captions = f", captions {plan.captions}" if plan.captions != OWN else ""
+    protocol = f", protocol {plan.protocol}" if plan.protocol != PROTOCOL else ""
     return [
         f"{plan.dataset} ({plan.split}), mask {plan.mask}{captions}, {plan.size}x{plan.size}, n = {plan.count} images"
-        f"{guidance}; mean [95 % interval]"
+        f"{guidance}{protocol}; mean [95 % interval]"
     ]
 
 
@@ -90,7 +94,16 @@ def notices(summary: Summary) -> list[str]:
     strangers = sorted({weights(m) for m in plan.methods if m.trained_on and m.trained_on != plan.dataset})
     found += [f"weights from other data: {text}" for text in strangers]
     found += [f"left out: {name} ({why})" for name, why in plan.left_out.items()]
+    found += [f"skipped: {', '.join(names)} ({why})" for why, names in skipped(summary).items()]
     return found
+
+
+def skipped(summary: Summary) -> dict[str, list[str]]:
+    """The metrics that were asked for and are not measured, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in summary.skipped.items():
+        reasons.setdefault(why, []).append(name)
+    return reasons
 
 
 def weights(method: MethodPlan) -> str:
@@ -111,25 +124,22 @@ def _origin(method: MethodPlan) -> str:
 
 
 def cell(name: str, value: Interval | None, separator: str = " ") -> str:
-    """`mean [low, high]` with the digits of the metric's definition; a dash where there is no value."""
+    """`mean [low, high]` with the digits of the metric's definition; a dash where there is no value.
+
+    A metric of sets may have a value and no interval.
+    """
     if value is None or value.n == 0:
         return "-"
-    digits = DEFINITIONS[name].digits if name in DEFINITIONS else 4
+    about = definition(name)
+    digits = about.digits if about else 4
+    if not (math.isfinite(value.lo) and math.isfinite(value.hi)):
+        return f"{value.mean:.{digits}f}"
     return f"{value.mean:.{digits}f}{separator}[{value.lo:.{digits}f}, {value.hi:.{digits}f}]"
-
-
-def title(name: str) -> str:
-    """The metric's name, its unit and which way is better."""
-    if name not in DEFINITIONS:
-        return name
-    definition = DEFINITIONS[name]
-    unit = f" {definition.unit}" if definition.unit else ""
-    return f"{name}{unit} {ARROWS[definition.better]}".rstrip()
 
 
 def grid(summary: Summary, separator: str = " ", names: list[str] | None = None) -> list[list[str]]:
     """The table as cells, header first."""
-    names = [name for name in MAIN if name in summary.metrics] if names is None else names
+    names = summary.main if names is None else names
     some_failed = summary.failed > 0
     header = ["method", "weights", "n", *(["failed"] if some_failed else []), *map(title, names)]
     rows = [header]
@@ -165,29 +175,62 @@ def samples_grid(summary: Summary, separator: str = " ") -> list[list[str]]:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def write_report(folder: str | Path) -> list[Path]:
-    """Writes all files of the report beside the rows, and gives their paths.
+def write_report(
+    folder: str | Path, *, against: bool = False, seconds: bool = False, parquet: bool = False
+) -> list[Path]:
+    """Writes all files of the report beside the rows, and gives their paths; see `make_report`."""
+    return make_report(folder, against=against, seconds=seconds, parquet=parquet)[1]
+
+
+def make_report(
+    folder: str | Path, *, against: bool = False, seconds: bool = False, parquet: bool = False
+) -> tuple[Summary, list[Path]]:
+    """Writes all files of the report beside the rows, and gives the summary and their paths.
+
+    `summary.json` (the facts), `table.md`, `table.csv` and `table.tex` (the tables), `pairs.csv` (methods in pairs),
+    `bands.csv` (by the hole's share), `strip.png` and `index.html` (the page). But for what is asked for by the options
+    below, all of them follow from the rows alone: the same rows, made by however many processes, give the same bytes.
+
+    Args:
+        folder: The run folder.
+        against: Also `published.csv`, and on the page: the papers' numbers beside ours.
+        seconds: Also on the page: quality against the seconds that rows took, which vary from run to run.
+        parquet: Also `rows.parquet`: every row.
 
     Raises:
         DataError: No run folder, damaged rows, or a full disk.
+        UsageError: Parquet is asked for and cannot be written.
     """
+    from zoo.benchmark.latex import latex
+    from zoo.benchmark.published import beside
+    from zoo.benchmark.published_text import published_csv
     from zoo.benchmark.report_html import render_page
     from zoo.benchmark.strip import strip_of_run
+    from zoo.benchmark.tables import read_table
+    from zoo.benchmark.tables_pairs import bands_csv, pairs_csv, side_by_side
+    from zoo.benchmark.tables_parquet import write_parquet
 
     folder = Path(folder)
     summary = summarize(folder)
-    files = {
+    table = read_table(folder, summary.plan)
+    side = side_by_side(summary, table)
+    found = beside(summary) if against else None
+    files: dict[str, bytes | None] = {
         "table.md": markdown(summary).encode(),
         "table.csv": table_csv(summary).encode(),
+        "table.tex": latex(summary).encode(),
+        "pairs.csv": pairs_csv(side).encode(),
+        "bands.csv": bands_csv(side).encode(),
+        "published.csv": None if found is None else published_csv(found).encode(),
         "summary.json": (json.dumps(to_json(summary), indent=2, allow_nan=False) + "\n").encode(),
-        "index.html": render_page(summary).encode(),
+        "index.html": render_page(summary, table, side, found, seconds).encode(),
+        "strip.png": strip_of_run(summary, table.captions),
     }
-    strip = strip_of_run(summary)
-    if strip is not None:
-        files["strip.png"] = strip
-    for name, content in files.items():
+    written = {name: content for name, content in files.items() if content is not None}
+    for name, content in written.items():
         write_whole(folder / name, content)
-    return [folder / name for name in files]
+    rows = [write_parquet(table, folder / "rows.parquet")] if parquet else []
+    return summary, [*(folder / name for name in written), *rows]
 
 
 def markdown(summary: Summary) -> str:
@@ -250,7 +293,7 @@ def table_csv(summary: Summary) -> str:
         lines = [(name, value, "") for name, value in method.metrics.items()]
         lines += [(name, value, str(k)) for name, group in method.by_objects.items() for k, value in group.items()]
         for name, value, objects in lines:
-            numbers = [repr(x) if value.n else "" for x in value[:3]]
+            numbers = [repr(x) if math.isfinite(x) else "" for x in value[:3]]
             about = [label, method.method.preset, method.method.trained_on, name]
             writer.writerow([*about, *numbers, value.n, method.failed, objects])
     return text.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from zoo.benchmark.gallery import FIRST, TRUTH, encode_png, read_picture
 from zoo.benchmark.masks import read_masks
-from zoo.benchmark.store import read_rows
 
 if TYPE_CHECKING:
     from zoo.benchmark.plan import Plan
@@ -90,13 +89,12 @@ def _shortened(text: str, width: int, pen: Any, font: Any) -> str:
     return text
 
 
-def strip_of_run(summary: Summary) -> bytes | None:
-    """The strip of a run as PNG; None where no picture was kept."""
+def strip_of_run(summary: Summary, given: Mapping[str, str]) -> bytes | None:
+    """The strip of a run as PNG, with the captions that were given by id; None where no picture was kept."""
     plan, folder = summary.plan, summary.folder
     masks = read_masks(folder)
     labels = shown(plan)
     files = {method.label: method.file_name for method in plan.methods}
-    given = {row["id"]: str(row["caption"]) for row in read_rows(folder) if row.get("caption")}
     rows: list[list[Image | None]] = []
     captions: list[str] = []
     for sample in list(masks)[:FIRST]:

@@ -1,4 +1,20 @@
-"""From rows to a table: means with 95 % intervals, pairwise differences, failures. Pure functions of what is stored."""
+"""From rows to a table: means with 95 % intervals, pairwise differences, failures. Pure functions of what is stored.
+
+What `to_json` gives, and `summary.json` holds:
+
+    run, captions, n, failed, unedited     the folder, the caption rule, images, failure rows, captions not edited
+    methods      {method: {metric: {mean, lo, hi, n}}}, null where undefined. Metrics that were asked for (lpips_alex,
+                 fid_tf, ...) stand among those of every run. Of a metric of sets `mean` is its value on all n images,
+                 and `lo` and `hi` may be null. Stand-ins are named `<metric>_stand-in`.
+    by_objects   {method: {metric: {number of objects: {mean, lo, hi, n}}}}
+    samples      where the plan asks for some: {n, methods: {method: {metric: {mean: {...}, oracle_best: {...}}}}}
+    skipped      where any metric that was asked for is not measured: {metric: why}; where only some methods lack it,
+                 `why` names them
+    protocol     where it is not `zoo`: {name, sha256} of its file
+
+In a `Summary` the same are `MethodSummary.metrics` (NaN for null), `Summary.skipped`, `Summary.plan.protocol`; the
+table's columns are `Summary.main`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo.benchmark import samples
-from zoo.benchmark.plan import MethodPlan, Plan
+from zoo.benchmark.distributions import Sets, distributions
+from zoo.benchmark.plan import PROTOCOL, MethodPlan, Plan
+from zoo.benchmark.plan import ordered as ordered
 from zoo.benchmark.store import KEY, VARYING, Row, by_method, failed, read_rows
 from zoo.errors import DataError
-from zoo.metrics.definitions import DEFINITIONS
 from zoo.metrics.statistics import Interval, interval, paired_difference
 
 META = frozenset(
@@ -86,6 +103,7 @@ class Summary:
         methods: By label, in the order of the plan.
         differences: Trained methods against the baseline control, on the same images.
         unedited: Images whose caption was to be edited and could not be: their fidelity does not count.
+        skipped: Metrics that were asked for and are not measured, and why.
     """
 
     folder: Path
@@ -93,6 +111,7 @@ class Summary:
     methods: dict[str, MethodSummary]
     differences: tuple[Difference, ...] = ()
     unedited: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -115,10 +134,10 @@ class Summary:
         found = {name for method in self.methods.values() for name, value in method.metrics.items() if value.n}
         return ordered(found)
 
-
-def ordered(names: set[str]) -> list[str]:
-    """Metrics in the order of the definitions; those of a dataset's own judge follow, by name."""
-    return [name for name in DEFINITIONS if name in names] + sorted(names - DEFINITIONS.keys())
+    @property
+    def main(self) -> list[str]:
+        """The metrics of the table: the few of every run, and all that were asked for, where any method has a value."""
+        return [name for name in (*MAIN, *self.plan.asked) if name in self.metrics]
 
 
 def summarize(folder: str | Path) -> Summary:
@@ -136,18 +155,22 @@ def summarize_rows(folder: Path, plan: Plan, rows: Sequence[Row]) -> Summary:
     """As `summarize`, of rows at hand."""
     _check_pixels(rows)
     groups = by_method(rows)
-    methods = {method.label: _method(method, plan.count, groups.get(method.label, [])) for method in plan.methods}
+    sets = distributions(folder, plan, groups)
+    methods = {method.label: _method(method, plan, groups.get(method.label, []), sets) for method in plan.methods}
     unedited = len({row["id"] for row in rows if row.get("unedited")})
-    return Summary(folder, plan, methods, tuple(_differences(plan, groups)), unedited)
+    skipped = plan.skipped | sets.skipped
+    skipped = {name: skipped[name] for name in ordered(skipped)}
+    return Summary(folder, plan, methods, tuple(_differences(plan, groups)), unedited, skipped)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """The facts for programs: run, captions, n, failed, unedited, and mean, lo, hi, n (null where undefined).
-
-    `methods` has them by method and metric, `by_objects` by method, metric and the number of objects in the scene;
-    `samples`, where the plan asks for any, by stochastic method, metric, and `mean` or `oracle_best`.
-    """
-    several = {"samples": _plain_samples(summary)} if summary.plan.samples else {}
+    """The facts for programs, as the top of this module describes them."""
+    plan = summary.plan
+    several: dict[str, Any] = {"samples": _plain_samples(summary)} if plan.samples else {}
+    if summary.skipped:
+        several["skipped"] = summary.skipped
+    if plan.protocol != PROTOCOL:
+        several["protocol"] = {"name": plan.protocol, "sha256": plan.protocol_sha256}
     return {
         "run": str(summary.folder),
         "captions": summary.plan.captions,
@@ -197,10 +220,13 @@ def _check_pixels(rows: Sequence[Row]) -> None:
             )
 
 
-def _method(method: MethodPlan, count: int, rows: Sequence[Row]) -> MethodSummary:
+def _method(method: MethodPlan, plan: Plan, rows: Sequence[Row], sets: Sets) -> MethodSummary:
     good = [row for row in rows if not failed(row)]
     bad = [row for row in rows if failed(row)]
-    names = ordered({name for row in good for name in row if name not in META})
+    metrics = {
+        name: interval(_values(name, good)) for name in {name for row in good for name in row if name not in META}
+    }
+    metrics |= sets.values.get(method.label, {})
     by_objects = {}
     for name in FIDELITY:
         numbers = sorted({row["objects"] for row in good if row.get("objects") and row.get(name) is not None})
@@ -208,10 +234,10 @@ def _method(method: MethodPlan, count: int, rows: Sequence[Row]) -> MethodSummar
             by_objects[name] = {k: interval(_values(name, [r for r in good if r["objects"] == k])) for k in numbers}
     return MethodSummary(
         method,
-        {name: interval(_values(name, good)) for name in names},
+        {name: metrics[name] for name in ordered(metrics)},
         len(good),
         len(bad),
-        count - len(good) - len(bad),
+        plan.count - len(good) - len(bad),
         dict(Counter(row["error"] for row in bad).most_common()),
         by_objects,
         _samples([row[samples.KEY] for row in good if samples.KEY in row]),

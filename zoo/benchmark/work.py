@@ -24,6 +24,7 @@ from torch import Tensor
 
 from zoo.batch import finish_batch
 from zoo.benchmark import samples
+from zoo.benchmark.features import Measures, Pair
 from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.benchmark.store import Row
 from zoo.compose import to_uint8
@@ -51,10 +52,11 @@ class Picture(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A row and its picture; a failure has none."""
+    """A row, its picture, and features by extractor where the plan asks for some; a failure has neither."""
 
     row: Row
     picture: Picture | None
+    features: dict[str, Pair] = {}  # noqa: RUF012 (of a tuple's field: never written to)
 
 
 class Sample(NamedTuple):
@@ -108,6 +110,7 @@ class Bench:
         device: Where it runs.
         autocast: Makes the context of the plan's precision.
         judge: What the dataset says of a composite, or None.
+        measures: The metrics that were asked for besides those of every run, or None.
         capacity: Images that fit into memory at once; halved when it runs out, and the rows say so.
     """
 
@@ -117,6 +120,7 @@ class Bench:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
     judge: Judge | None = None
+    measures: Measures | None = None
     capacity: int = field(default=0)
 
     def __post_init__(self) -> None:
@@ -183,6 +187,12 @@ class Bench:
         seconds = (time.perf_counter() - started) / len(items)
         composite = to_uint8(image)
         values = {name: value.cpu() for name, value in per_image(composite, truth, mask, raw).items()}
+        features: list[dict[str, Pair]] = [{} for _ in items]
+        if self.measures is not None:
+            captions = [item.get("caption", "") for item in items]
+            asked = self.measures.values(composite, truth, mask, captions)
+            values |= {name: value.cpu() for name, value in asked.items()}
+            features = self.measures.features(composite, truth, [item["id"] for item in items])
         bad = _not_finite(image)
         drawn = self._draw(items)
         pictures = [x.permute(0, 2, 3, 1).contiguous().cpu().numpy() for x in (composite, truth)]
@@ -204,7 +214,7 @@ class Bench:
             numbers = {name: float(value[k]) for name, value in values.items()} | verdict
             row = self._row(item, numbers, float(holes[k].mean()), seconds, verdict)
             row |= {"image_hash": _digest(picture.truth), "mask_hash": _digest(holes[k]), **several}
-            results[place] = Measured(row, picture)
+            results[place] = Measured(row, picture, features[k])
         return results
 
     def _draw(self, items: list[Item]) -> list[Drawn]:
@@ -280,6 +290,8 @@ class Bench:
             if name in judged and math.isnan(value):
                 unedited = item.get("unedited")
                 undefined[name] = f"unedited: {unedited}" if unedited else "the caption asks for nothing to be judged"
+            elif name.startswith("clip") and not item.get("caption", "").strip():
+                undefined[name] = "there is no caption"
             else:
                 undefined[name] = "the mask has no hole" if ratio == 0 else f"not finite ({value})"
         if undefined:

@@ -29,7 +29,7 @@ def run(arguments: Namespace) -> int:
         fit_missing(options)
     from zoo.benchmark import make_plan, run, summarize, to_json, write_report
 
-    plan = make_plan(**options)
+    plan = make_plan(**options, announce=lambda text: print(f"zoo benchmark: {text}", file=sys.stderr))
     _announce(plan)
     try:
         with Meter("benchmark", None, seconds=2.0) as meter:
@@ -75,6 +75,7 @@ def _show(meter: Meter, done: int, total: int, label: str) -> None:
 
 
 def _announce(plan: Plan) -> None:
+    from zoo.benchmark.plan import PROTOCOL
     from zoo.data.base import OWN
 
     for method in plan.methods:
@@ -83,10 +84,22 @@ def _announce(plan: Plan) -> None:
         print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}{changed}", file=sys.stderr)
     for name, reason in plan.left_out.items():
         print(f"zoo benchmark: {name} is left out: {reason}", file=sys.stderr)
+    for reason, names in _by_reason(plan.skipped).items():
+        print(f"zoo benchmark: {', '.join(names)}: skipped: {reason}", file=sys.stderr)
     captions = f", {plan.captions} captions" if plan.captions != OWN else ""
     several = f", {plan.samples} samples of each" if plan.samples else ""
-    images = f"{plan.count} images of {plan.dataset}{several}, {plan.mask} masks{captions}, {plan.size} pixels"
+    protocol = f", protocol {plan.protocol}" if plan.protocol != PROTOCOL else ""
+    images = (
+        f"{plan.count} images of {plan.dataset}{several}, {plan.mask} masks{captions}, {plan.size} pixels{protocol}"
+    )
     print(f"zoo benchmark: {images}", file=sys.stderr)
+
+
+def _by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        groups.setdefault(reason, []).append(name)
+    return groups
 
 
 def _near(path: str) -> Path:
@@ -95,10 +108,10 @@ def _near(path: str) -> Path:
 
 
 def plan_options(arguments: Namespace) -> dict[str, Any]:
-    """The arguments of `make_plan` for a command line: the suite's, and over them what was typed.
+    """The arguments of `make_plan` for a command line: the suite's, over them what was typed, then the protocol's.
 
     Raises:
-        UsageError: An unknown name, or an option given twice.
+        UsageError: An unknown name, an option given twice, or one that contradicts the protocol.
     """
     from zoo.cli.expand import check_data, check_mask, check_preset, one
 
@@ -120,21 +133,57 @@ def plan_options(arguments: Namespace) -> dict[str, Any]:
         "captions": arguments.captions,
         "samples": arguments.samples,
         "data_root": arguments.root,
-        "data_options": _data_options(arguments) or None,
         "split": arguments.split,
         "manifest": Path(arguments.manifest) if arguments.manifest else None,
         "batch_size": arguments.batch_size,
         "precision": arguments.precision,
         "accelerator": arguments.accelerator,
+        "protocol": arguments.protocol,
+        "metrics": _metrics(arguments.metrics),
+        "features_files": _features_files(arguments.features_files),
     }
     _check_models(typed["models"])
     check_mask(arguments.mask)
     chosen = {name: value for name, value in typed.items() if value is not None}
     if suite is None:
-        return chosen
+        return _settled(chosen, arguments)
     from zoo.benchmark import load_suite  # imports torch: after everything that can be refused without
 
-    return {**load_suite(suite), **chosen}
+    return _settled({**load_suite(suite), **chosen}, arguments)
+
+
+def _settled(options: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
+    """With the protocol's choices where it is not `zoo`, and the options of the dataset that this comes to."""
+    from zoo.benchmark.protocols import load_protocol, settle
+
+    protocol = load_protocol(options.get("protocol", "zoo"))
+    dataset = options.get("dataset") or next(iter(protocol.datasets), "shapes")
+    given = {**(options.get("data_options") or {}), **_data_options(dataset, arguments)}
+    said = {**options, **({"data_options": given} if given else {})}
+    return {**said, **settle(protocol, said)._asdict()} if protocol.datasets else said
+
+
+def _metrics(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    from zoo.metrics.asked import GROUPS
+    from zoo.metrics.definitions import STAND_IN
+
+    names = _names(text)
+    for name in names or ():
+        if name.removesuffix(STAND_IN) not in {*GROUPS, *GROUPS["all"]}:
+            raise unknown_name("metric", name, [*GROUPS["all"], *GROUPS])
+    return names
+
+
+def _features_files(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    from zoo.metrics.sources import check_files, parse_files
+
+    files = parse_files(text)
+    check_files(files)
+    return files
 
 
 def _check_suite(name: str | None) -> str | None:
@@ -164,9 +213,17 @@ def _names(text: str | None) -> list[str] | None:
     return names
 
 
-def _data_options(arguments: Namespace) -> dict[str, Any]:
+def _data_options(dataset: str, arguments: Namespace) -> dict[str, Any]:
+    """What `--option` and `--data.mask_...` say."""
+    from zoo.data.info import parse_options
+
     names = ("mask_root", "mask_threshold", "mask_invert")
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    for name, value in arguments.option:
+        if name in options:
+            raise UsageError(f"{name} is set twice", where=f"--option {name}={value}", remedy="leave one of them out")
+        options |= parse_options(dataset, [(name, value)])
+    return options
 
 
 def _settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -219,5 +276,7 @@ def fit_commands(options: Mapping[str, Any]) -> list[list[str]]:
             command = ["zoo", "fit", "--model", entry, "--data", str(dataset), "--preset", preset, "--resume", "auto"]
             if options.get("data_root"):
                 command += ["--data.root", str(options["data_root"])]
+            for name, value in (options.get("data_options") or {}).items():
+                command += [f"--data.{name}", str(value).lower() if isinstance(value, bool) else str(value)]
             commands.append(command)
     return commands

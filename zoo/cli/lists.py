@@ -99,10 +99,19 @@ def suites() -> list[Fact]:
     return [{"name": name, "what": what} for name, what in shipped().items()]
 
 
+def protocols() -> list[Fact]:
+    """The protocols of `zoo benchmark`; the first dataset, and of each dataset the first mask, is its default."""
+    from zoo.benchmark.protocols import load_protocol, protocol_names
+
+    found = [load_protocol(name) for name in protocol_names()]
+    return [{"name": p.name, "datasets": list(p.datasets), "what": p.description} for p in found]
+
+
 LISTS: dict[str, Callable[[], list[Fact]]] = {
     "models": models,
     "datasets": datasets,
     "masks": masks,
     "metrics": metrics,
     "suites": suites,
+    "protocols": protocols,
 }

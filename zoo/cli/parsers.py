@@ -30,7 +30,7 @@ verbs
   masks       make | verify | show        mask manifests
   data        prepare | verify | info     datasets
   weights     list | pull | convert | verify
-  list        models | datasets | masks | metrics | suites
+  list        models | datasets | masks | metrics | suites | protocols
   doctor      what is installed, and what is wrong with it
 
 everywhere    --debug shows tracebacks, --offline forbids downloads, --version
@@ -184,6 +184,9 @@ def benchmark_parser() -> Parser:
     add("--mask", metavar="KIND", help="object (default), center, freeform, irregular:10-20, file, ...")
     add("--models", metavar="A,B", help="methods, controls, dotted paths, NAME@LABEL=WEIGHTS; default all that fit")
     add("--suite", metavar="NAME", help="a set of these options (zoo list suites), or a YAML file")
+    add("--protocol", metavar="NAME", help="a paper's images, masks and metrics (zoo list protocols)")
+    add("--metrics", metavar="A,B", help="besides those of every run: lpips, fid, kid, ids, clip_score, tdanet, ...")
+    add("--features-files", metavar="NET=FILE,...", help="their networks' weights: inception, alexnet, vgg16, clip")
     add("--preset", metavar="nano|paper", help="whose weights")
     add("--weights", metavar="NAME=FILE", type=named_path, action="append", default=[], help="your own; repeatable")
     add("--limit", metavar="N", type=positive, help="the first N images only")
@@ -196,6 +199,7 @@ def benchmark_parser() -> Parser:
     add("--samples", metavar="N", type=not_negative, help="draw N of each image besides: mean, oracle best, diversity")
     add("--set", metavar="METHOD.K=V", action="append", default=[], help="a method's option: ecdm.steps=50; repeatable")
     add("--data.root", metavar="DIR", dest="root", help="where the dataset is")
+    add("--option", metavar="NAME=VALUE", type=named_path, action="append", default=[], help="such as variant=karpathy")
     add("--data.mask_root", metavar="DIR", dest="mask_root", help="folder: where the masks are")
     add("--data.mask_threshold", metavar="N", dest="mask_threshold", type=positive, help="folder: grey masks, 1 to 255")
     add("--data.mask_invert", dest="mask_invert", action="store_true", default=None, help="folder: black is the hole")
@@ -212,10 +216,21 @@ def benchmark_parser() -> Parser:
 
 
 def report_parser() -> Parser:
-    parser = Parser("zoo report", "Write the table, the strip and the page of a run again, and print the table.")
-    parser.add_argument("run", metavar="RUN", nargs="?", help="the folder that zoo benchmark named")
-    parser.add_argument("--against", metavar="paper", choices=["paper"], help="with the published numbers beside")
-    parser.add_argument("--json", action="store_true", help="the summary for programs")
+    parser = Parser(
+        "zoo report",
+        "Write the tables, the strip and the page of a run again, and print the table.\n"
+        "With --study or --rank: a user study of the run instead.",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", nargs="?", help="the folder that zoo benchmark named; default the newest under runs")
+    add("--against", metavar="paper", choices=["paper"], help="with the published numbers beside")
+    add("--seconds", action="store_true", help="on the page: quality against the seconds that rows took")
+    add("--parquet", action="store_true", help="every row as rows.parquet; needs pyarrow")
+    add("--update", metavar="FILE", help="put the table between the marks of a text, such as README.md")
+    add("--fail-below", metavar="METRIC=VALUE,...", help="exit 5 where a method is worse; METHOD:METRIC=VALUE for one")
+    add("--study", metavar="N", type=positive, help="a page for raters with N images side by side, and its key")
+    add("--rank", metavar="ANSWERS", nargs="+", help="what the raters' answer files say")
+    add("--json", action="store_true", help="the summary for programs")
     return parser
 
 
@@ -331,8 +346,8 @@ def weights_parser() -> Parser:
 
 
 def list_parser() -> Parser:
-    parser = Parser("zoo list", "Print what there is: models, datasets, masks, metrics or suites.")
-    parser.add_argument("what", metavar="models|datasets|masks|metrics|suites", nargs="?")
+    parser = Parser("zoo list", "Print what there is: models, datasets, masks, metrics, suites or protocols.")
+    parser.add_argument("what", metavar="models|datasets|masks|metrics|suites|protocols", nargs="?")
     parser.add_argument("--json", action="store_true")
     return parser
 
