@@ -23,7 +23,6 @@ from zoo.version import __version__
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
-    from zoo.metrics.asked import Asked
     from zoo.module import InpaintingModule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -104,16 +103,9 @@ def make_plan(
     from zoo.masks import parse_mixture
 
     rules = load_protocol(protocol)
-    said: dict[str, Any] = {
-        "dataset": dataset,
-        "mask": mask,
-        "size": size,
-        "split": split,
-        "data_options": data_options,
-    }
-    said |= {"metrics": metrics, "captions": captions, "mask_seed": mask_seed}
+    said: dict[str, Any] = {"dataset": dataset, "mask": mask, "size": size, "split": split, "metrics": metrics}
+    said |= {"data_options": data_options, "captions": captions, "mask_seed": mask_seed}
     dataset, mask, size, split, options, metrics = settle(rules, said)
-
     parse_mixture(mask)
     asked = _parse_models(models, dict(weights or {}))
     chosen, left_out = _choose(asked, preset, dataset, optional=models is None, settings=settings or {})
@@ -127,9 +119,8 @@ def make_plan(
         raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
     path, sha = _find_manifest(manifest, dataset, split, mask, mask_seed, size, ids)
     accelerator = _device_kind(accelerator, precision)
-    from zoo.metrics import versions
-
-    extra = _ask(metrics, features_files, announce, size)  # last: it may fetch files
+    as_given: dict[str, Any] = {"seed": seed, "mask_seed": mask_seed, "batch_size": batch_size, "precision": precision}
+    as_given |= {"threads": threads, "captions": captions, "samples": samples}
     return Plan(
         dataset=dataset,
         split=split,
@@ -139,45 +130,41 @@ def make_plan(
         size=size,
         ids_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         mask=mask,
-        mask_seed=mask_seed,
         manifest_sha256=sha,
         methods=tuple(chosen),
-        seed=seed,
         guidance=tuple(sorted(set(guidance))),
-        batch_size=batch_size,
-        precision=precision,
         accelerator=accelerator,
-        threads=threads,
-        metrics=versions() | extra.facts,
         version=__version__,
-        captions=captions,
-        samples=samples,
         protocol=rules.name,
         protocol_sha256=rules.sha256,
         manifest=path,
         left_out=left_out,
-        skipped={name: text_of(why) for name, why in extra.skipped.items()},
-        features_files={key: str(Path(path).resolve()) for key, path in extra.files.items()},
+        **as_given,
+        **_metrics(metrics, features_files, announce, size),  # last: it may fetch files
     )
 
 
-def _ask(
-    metrics: Sequence[str],
+def _metrics(
+    names: Sequence[str],
     files: Mapping[str, str | Path] | None,
     announce: Callable[[str], None] | None,
     size: int,
-) -> Asked:
-    """What of the metrics can be taken here."""
-    from zoo.metrics import ask
+) -> dict[str, Any]:
+    """The fields of a plan that say what is measured: `metrics`, `skipped` and `features_files`."""
+    from zoo.metrics import ask, versions
     from zoo.metrics.definitions_learned import PER_IMAGE
     from zoo.metrics.perceptual import SMALLEST
 
-    asked = ask(metrics, files, announce)
+    asked = ask(names, files, announce)
     for name in asked.names:
         if name.removesuffix(STAND_IN) in PER_IMAGE and size < SMALLEST:
             remedy = f"leave out {name}, or choose a --size"
             raise UsageError(f"'{name}' needs images of at least {SMALLEST} pixels, not {size}", remedy=remedy)
-    return asked
+    return {
+        "metrics": versions() | asked.facts,
+        "skipped": {name: text_of(why) for name, why in asked.skipped.items()},
+        "features_files": {key: str(Path(path).resolve()) for key, path in asked.files.items()},
+    }
 
 
 def _check_options(guidance: Sequence[str], precision: str, numbers: Mapping[str, int]) -> None:

@@ -24,6 +24,7 @@ from zoo.benchmark import samples
 from zoo.benchmark.plan import Plan, ordered
 from zoo.benchmark.store import ROWS, VARYING, Row, constant
 from zoo.errors import DataError
+from zoo.metrics.definitions import definition
 
 Numbers = NDArray[np.float64]
 Line = tuple[int, int]  # number of the file, offset in it
@@ -44,6 +45,7 @@ class Table:
         failures: By method, then by id: the error.
         ratios: N, the hole's share of the image; NaN where no method completed it.
         objects: N, the objects in the scene; NaN where the data has no judge.
+        image_hashes: N, the hash of the truth's pixels; empty where no method completed the image.
         captions: By id, where a caption was given.
         unedited: The ids whose caption was to be edited and could not be.
         files: The files of rows.
@@ -57,6 +59,7 @@ class Table:
     failures: dict[str, dict[str, str]]
     ratios: Numbers
     objects: Numbers
+    image_hashes: list[str]
     captions: dict[str, str]
     unedited: frozenset[str]
     files: tuple[Path, ...]
@@ -71,6 +74,17 @@ class Table:
     def columns(self, name: str, labels: Sequence[str]) -> dict[str, Numbers]:
         """One metric of several methods, N values each."""
         return {label: self.values[name][:, self.labels.index(label)] for label in labels}
+
+    def outlines(self, label: str) -> list[Row]:
+        """Of each row of a method `id`, and `image_hash` or `error`, by id: all that metrics of sets ask of rows."""
+        column, failures = self.labels.index(label), self.failures[label]
+        return [
+            {"id": sample, "error": failures[sample]}
+            if sample in failures
+            else {"id": sample, "image_hash": self.image_hashes[place]}
+            for place, sample in enumerate(self.ids)
+            if sample in failures or self.measured[place, column]
+        ]
 
     def rows(self) -> Iterator[Row]:
         """The rows that count, ordered by file and line."""
@@ -169,7 +183,7 @@ class _Builder:
         self.lines = array("q")  # two for each image and method
         self.failures: dict[tuple[str, str], tuple[str, Line]] = {}
         self.captions: dict[str, str] = {}
-        self.pixels: list[str] = []
+        self.pixels: list[tuple[str, str] | None] = []
         self.ratios, self.objects = array("d"), array("d")
         self.unedited: set[str] = set()
         self.shapes: dict[tuple[str, ...], _Shape] = {}
@@ -206,14 +220,14 @@ class _Builder:
     def _begin(self, sample: str) -> None:
         self.index[sample] = len(self.index)
         self.lines.extend([-1] * 2 * len(self.labels))
-        self.pixels.append("")
+        self.pixels.append(None)
         self.ratios.append(math.nan)
         self.objects.append(math.nan)
 
     def _about(self, row: Row, place: int) -> None:
         """What all methods share: the pixels, which must be the same, and what follows from them."""
-        pixels = f"{row.get('image_hash')} {row.get('mask_hash')}"
-        if not self.pixels[place]:
+        pixels = (str(row.get("image_hash", "")), str(row.get("mask_hash", "")))
+        if self.pixels[place] is None:
             self.pixels[place] = pixels
             self.ratios[place] = _number(row.get("hole_ratio"))
         elif self.pixels[place] != pixels:
@@ -252,11 +266,12 @@ class _Builder:
                 lines[place, column] = line
         return Table(
             self.labels, ids, self._values(rank), measured, failures, np.array(self.ratios)[order],
-            np.array(self.objects)[order], self.captions, frozenset(self.unedited), self.files, lines,
+            np.array(self.objects)[order], [(self.pixels[place] or ("",))[0] for place in order], self.captions,
+            frozenset(self.unedited), self.files, lines,
         )  # fmt: skip
 
     def _values(self, rank: NDArray[np.int64]) -> dict[str, Numbers]:
-        """One array per metric; a metric without any value is left out."""
+        """One array per metric; what has no value and no definition is no metric, and left out."""
         width = len(self.labels)
         found: dict[str, Numbers] = {}
         for shape in self.shapes.values():
@@ -270,7 +285,7 @@ class _Builder:
                     found[name] = np.full((len(rank), width), math.nan)
                 found[name].ravel()[places] = column
         self.shapes.clear()
-        return {name: values for name, values in found.items() if not np.isnan(values).all()}
+        return {name: values for name, values in found.items() if definition(name) or not np.isnan(values).all()}
 
 
 def _flat(stored: dict[str, Any]) -> dict[str, Any]:

@@ -172,15 +172,8 @@ def benchmark_parser() -> Parser:
         "and the controls, with nothing to download. The same command again does only what is missing.",
     )
     add = parser.add_argument
-    add(
-        "--dataset",
-        "--data",
-        dest="data",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="shapes (default), coco, ...: zoo list datasets",
-    )
+    datasets = "shapes (default), coco, ...: zoo list datasets"
+    add("--dataset", "--data", dest="data", metavar="NAME", action="append", default=[], help=datasets)
     add("--mask", metavar="KIND", help="object (default), center, freeform, irregular:10-20, file, ...")
     add("--models", metavar="A,B", help="methods, controls, dotted paths, NAME@LABEL=WEIGHTS; default all that fit")
     add("--suite", metavar="NAME", help="a set of these options (zoo list suites), or a YAML file")
