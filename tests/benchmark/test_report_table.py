@@ -72,7 +72,7 @@ def test_failures_samples_and_undefined_values(tmp_path: Path) -> None:
     column = table.labels.index(MOODY)
     for row in rows:
         place = table.ids.index(row["id"])
-        if row["method"] == MOODY:
+        if row["method"] == MOODY and not failed(row):
             assert table.values["samples.diversity"][place, column] == row["samples"]["diversity"]
             assert table.values["samples.l1_hole.mean"][place, column] == row["samples"]["l1_hole"]["mean"]
         if failed(row):
