@@ -19,6 +19,7 @@ from zoo.models.cma.network import (
     DownSampling,
     Generator,
     GeneratorOptions,
+    doubles,
     halvings,
 )
 
@@ -69,6 +70,18 @@ def test_with_smaller_patches_the_layers_at_the_grid_keep_the_size() -> None:
     seen = shapes(make(), [f"{part}.{k}" for part in ("down", "up") for k in range(5)], *inputs(64, 64))
     assert [seen[f"down.{k}"][1] for k in range(5)] == [32, 16, 8, 8, 8]
     assert [seen[f"up.{k}"][1] for k in range(5)] == [8, 8, 16, 32, 64]
+
+
+def test_layers_that_keep_the_size_can_lie_between_those_that_double_it() -> None:
+    seen = shapes(make(kept="between"), [f"up.{k}" for k in range(5)], *inputs(64, 64))
+    assert [seen[f"up.{k}"][1] for k in range(5)] == [16, 16, 32, 32, 64]
+    D, S = True, False
+    assert doubles(5, 3, "first") == [S, S, D, D, D]
+    assert doubles(5, 3, "between") == [D, S, D, S, D]
+    assert doubles(5, 4, "between") == [D, S, D, D, D]
+    assert doubles(5, 2, "between") == [S, S, D, S, D]
+    assert doubles(5, 1, "between") == doubles(5, 1, "first")
+    assert doubles(5, 5, "between") == [D] * 5
 
 
 def test_eq_3_and_4_are_down_skip_up_and_head() -> None:

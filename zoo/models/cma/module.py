@@ -20,7 +20,7 @@ from zoo.layers.muon import Muon
 from zoo.models.cma import losses, schedule
 from zoo.models.cma.crop import crop, hole_squares
 from zoo.models.cma.encoder import RULES, Encoded, EncoderOptions, VisionLanguageEncoder, masked_patches
-from zoo.models.cma.network import DOWN_INPUTS, PRIOR_SKIPS, Discriminator, Generator, GeneratorOptions
+from zoo.models.cma.network import DOWN_INPUTS, KEPT, PRIOR_SKIPS, Discriminator, Generator, GeneratorOptions
 from zoo.models.cma.pretrained import load_vilt, word_pieces
 from zoo.models.cma.tokenizer import make_tokenizer
 from zoo.models.cma.transport import PLANS
@@ -33,6 +33,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "patch_rule": RULES,
     "down_input": DOWN_INPUTS,
     "prior_skip": PRIOR_SKIPS,
+    "kept": KEPT,
     "teacher": ("shared_sg", "shared_grad", "frozen", "ema"),
     "isd_kind": losses.ISD_KINDS,
     "isd_region": ("all", "masked"),
@@ -72,6 +73,7 @@ class CMA(InpaintingModule):
         mask_channel: Whether pixels come with their mask.
         prior_skip: V̂ enters the decoder at the `bottleneck` or at `all` layers.
         mask_skip: Whether every layer of the decoder is shown the mask.
+        kept: Its layers that keep the size come `first`, or `between` those that double it.
         critic: Channels of the five layers of either discriminator.
         critic_halvings: Layers of the global discriminator that halve the size.
         local_halvings: Layers of the local discriminator that halve the size.
@@ -144,6 +146,7 @@ class CMA(InpaintingModule):
         mask_channel: bool = True,
         prior_skip: str = "bottleneck",
         mask_skip: bool = False,
+        kept: str = "first",
         critic: Sequence[int] = (64, 128, 256, 512, 512),
         critic_halvings: int = 5,
         local_halvings: int = 5,
@@ -192,7 +195,7 @@ class CMA(InpaintingModule):
         self.tokenizer = make_tokenizer(tokenizer, vocabulary, text_length)
         sizes = EncoderOptions(patch, table, hidden, layers, heads, intermediate, text_length, init_std)
         self.encoder = VisionLanguageEncoder(len(self.tokenizer), sizes)
-        readings = GeneratorOptions(hidden, patch, down, up, down_input, mask_channel, prior_skip, mask_skip)
+        readings = GeneratorOptions(hidden, patch, down, up, down_input, mask_channel, prior_skip, mask_skip, kept)
         self.generator = Generator(readings)
         self.critics = torch.nn.ModuleDict()
         if global_adv:

@@ -16,6 +16,7 @@ from zoo.layers.residual import SLOPE, Conv, Output, Score, down, first, same, u
 
 DOWN_INPUTS = ("pixels", "prior_image", "both", "tokens")
 PRIOR_SKIPS = ("bottleneck", "all")
+KEPT = ("first", "between")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class GeneratorOptions:
         mask_channel: Whether pixels come with their mask.
         prior_skip: Where V̂ enters the decoder: the `bottleneck`, or `all` layers.
         mask_skip: Whether every layer of the decoder is shown the mask, averaged to its size.
+        kept: Where the decoder's layers that keep the size are, if P needs fewer than five doublings: `first`, at the
+            grid of the patches, or `between` those that double it.
     """
 
     prior: int = 768
@@ -42,6 +45,7 @@ class GeneratorOptions:
     mask_channel: bool = True
     prior_skip: str = "bottleneck"
     mask_skip: bool = False
+    kept: str = "first"
 
 
 def halvings(patch: int, layers: int) -> int:
@@ -54,6 +58,15 @@ def halvings(patch: int, layers: int) -> int:
     if 2**count != patch or not 1 <= count <= layers:
         raise UsageError(f"{layers} layers cannot halve the image {patch} times", remedy="patch: a power of two, 2 up")
     return count
+
+
+def doubles(layers: int, doublings: int, kept: str) -> list[bool]:
+    """Which of the decoder's layers double the size; the others keep it (`GeneratorOptions.kept`)."""
+    rest = layers - doublings
+    if kept == "first":
+        return [False] * rest + [True] * doublings
+    between = min(rest, doublings - 1)
+    return [False] * (rest - between) + [True, False] * between + [True] * (doublings - between)
 
 
 class DownSampling(nn.Sequential):
@@ -77,7 +90,7 @@ class Generator(nn.Module):
 
     def __init__(self, options: GeneratorOptions) -> None:
         super().__init__()
-        for name, choices in (("down_input", DOWN_INPUTS), ("prior_skip", PRIOR_SKIPS)):
+        for name, choices in (("down_input", DOWN_INPUTS), ("prior_skip", PRIOR_SKIPS), ("kept", KEPT)):
             if getattr(options, name) not in choices:
                 raise UsageError(f"cma's {name} cannot be '{getattr(options, name)}'", remedy=f"one of {choices}")
         self.options = options
@@ -90,8 +103,8 @@ class Generator(nn.Module):
             self.down = DownSampling(images + options.mask_channel, C, halve)
         self.to_image = nn.Linear(e, 3 * P * P) if options.down_input in ("prior_image", "both") else None
         self.skip = Conv(e, C[-1], 1)
-        kept, widths = len(U) - halve, [2 * C[-1], *U]
-        self.up = nn.ModuleList((same if k < kept else up)(c, d) for k, (c, d) in enumerate(pairwise(widths)))
+        widths, doubling = [2 * C[-1], *U], doubles(len(U), halve, options.kept)
+        self.up = nn.ModuleList((up if d else same)(*c) for c, d in zip(pairwise(widths), doubling, strict=True))
         self.skips = nn.ModuleList(Conv(e, c, 1) for c in (widths[:-1] if options.prior_skip == "all" else []))
         self.masks = nn.ModuleList(nn.Conv2d(1, c, 3, padding=1) for c in (widths if options.mask_skip else []))
         self.head = Output(U[-1])
