@@ -1,9 +1,10 @@
 """Measures what the README shows and puts it there: `python -m benchmarks.publish [NAME ...]`.
 
-A name is a mask, or a mask and how captions are edited: `object`, `freeform`, `center`, `object-deranged`,
-`object-recoloured`. For each: `zoo benchmark --dataset shapes --mask MASK [--captions RULE] [--samples N]` with the
-shipped weights (several samples for `object` alone), then into `benchmarks/results/shapes-NAME/`: the plan, the tables,
-the strip and all rows. Where the README has marks for a name, the table between them is replaced.
+A name is a mask, or a mask and how captions are edited (`object-deranged`), or a mask and `guided`: edges and
+segmentations are shown. For each: `zoo benchmark --dataset shapes --mask MASK [--captions RULE] [--guidance G]
+[--samples N]` with the shipped weights (several samples for `object` alone; for `guided` only the methods that can be
+guided), then into `benchmarks/results/shapes-NAME/`: the plan, the tables, the strip and all rows. Where the README has
+marks for a name, the first of its tables replaces what is between them.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ import tempfile
 from pathlib import Path
 
 from zoo.benchmark import make_plan, run, write_report
+from zoo.benchmark.planning import GUIDES
 from zoo.benchmark.store import constant, read_rows
 from zoo.data.shapes.edits import EDITS
+from zoo.models import CONTROLS, names, resolve
+from zoo.weights import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("object", "freeform", "center", "object-deranged", "object-recoloured")
+NAMES = ("object", "object-guided", "freeform", "center", "object-deranged", "object-recoloured")
+GUIDED = "guided"
 SAMPLES = {"object": 5}
 KEPT = ("plan.json", "summary.json", "table.md", "table.csv", "strip.png")
 
 
 def publish(name: str) -> Path:
     """Runs one benchmark and copies what is kept of it; returns the folder."""
-    mask, _, captions = name.rpartition("-")
-    if captions not in EDITS:
-        mask, captions = name, "own"
+    mask, _, change = name.partition("-")
+    captions = change if change in EDITS else "own"
+    guidance = GUIDES if change == GUIDED else ()
+    models = [*(one for one in shipped_methods() if resolve(one).uses & {*GUIDES}), *CONTROLS] if guidance else None
     target = ROOT / "benchmarks" / "results" / f"shapes-{name}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / f"shapes-{name}"
-        result = run(make_plan("shapes", mask, captions=captions, samples=SAMPLES.get(name, 0)), folder)
+        samples = SAMPLES.get(name, 0)
+        result = run(make_plan("shapes", mask, models, captions=captions, guidance=guidance, samples=samples), folder)
         if not result.complete or result.failed:
             raise SystemExit(f"{name}: {result.failed} failed rows; nothing is published")
         write_report(folder)
@@ -49,13 +56,26 @@ def publish(name: str) -> Path:
     return target
 
 
+def shipped_methods() -> list[str]:
+    """The methods whose nano weights come with the package."""
+    return [name for name in names() if shipped(name) is not None]
+
+
 def update_readme(name: str, table: str) -> None:
-    """Replaces the table between the README's marks for a name, where it has them."""
+    """Replaces what is between the README's marks for a name, where it has them, by the head and the first table."""
     path = ROOT / "README.md"
     begin, end = f"<!-- table {name}: begin -->", f"<!-- table {name}: end -->"
     before, found, rest = path.read_text().partition(begin)
     if found:
-        path.write_text(f"{before}{begin}\n{table.strip()}\n{end}{rest.partition(end)[2]}")
+        path.write_text(f"{before}{begin}\n{first_table(table)}\n{end}{rest.partition(end)[2]}")
+
+
+def first_table(table: str) -> str:
+    """A report's text up to the end of its first table."""
+    lines = table.strip().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "\n".join(lines[:end])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from functools import cache
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+from tests.results import mean, rows
+
 CHANCE = 1 / 8
 READERS = ("cma", "nigdt")
-
-
-@cache
-def rows(name: str, method: str) -> list[dict[str, Any]]:
-    with gzip.open(RESULTS / f"shapes-{name}" / "rows.jsonl.gz", "rt") as file:
-        found = [row for row in map(json.loads, file) if row["method"] == method]
-    assert len(found) == 512
-    return found
-
-
-def mean(name: str, metric: str, method: str, objects: int | None = None) -> float:
-    chosen = [row[metric] for row in rows(name, method) if objects in (None, row["objects"])]
-    return fmean(value for value in chosen if value is not None)
 
 
 @pytest.mark.parametrize("method", READERS)
