@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import time
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,14 +19,17 @@ from torch import Tensor, nn
 from zoo.batch import Batch
 from zoo.data.base import ObjectRule, Sample
 from zoo.errors import DataError
-from zoo.keyed import Noise, numpy_generator
+from zoo.keyed import Noise, key, numpy_generator
 from zoo.module import InpaintingModule
 
 DATA = "tests.fakes_benchmark:Dots"
 
 
 class Dots:
-    """Random smooth images with a caption. `broken` lists indices that cannot be read, `silent` leaves captions out."""
+    """Random smooth images with a caption.
+
+    `broken` lists indices that cannot be read, `deadly` those that end a loader's process. `silent`: no captions.
+    """
 
     name: ClassVar[str] = "dots"
     object_rule: ClassVar[ObjectRule] = "largest"
@@ -39,10 +43,11 @@ class Dots:
         count: int | None = None,
         root: str | Path | None = None,
         broken: str = "",
+        deadly: str = "",
         silent: bool = False,
     ) -> None:
         self.size, self.count, self.silent = size, count or 21, silent
-        self.broken = {int(index) for index in broken.split(",") if index}
+        self.broken, self.deadly = ({int(index) for index in text.split(",") if index} for text in (broken, deadly))
 
     @property
     def provides(self) -> frozenset[str]:
@@ -58,6 +63,8 @@ class Dots:
     def sample(self, index: int) -> Sample:
         if index in self.broken and not os.environ.get("DOTS_MENDED"):
             raise DataError("the file is damaged", where=f"dots/{index}")
+        if index in self.deadly and torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
         draw = numpy_generator("dots", index)
         coarse = draw.integers(0, 256, (4, 4, 3))
         image = np.kron(coarse, np.ones((self.size // 4, self.size // 4, 1))).astype(np.uint8)
@@ -98,11 +105,12 @@ class Mixing(Fake):
         return torch.sigmoid(raw + 0.05 * torch.rand(1)[0])  # the global generator too
 
 
-class Slow(Mixing):
-    """Takes its time, so that a test can kill it in the middle."""
+class Deadly(Mixing):
+    """Ends the process on one image, where that is one that another has started."""
 
     def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
-        time.sleep(0.25)
+        if "dots/9" in batch["id"] and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().inpaint(batch, noise)
 
 
@@ -132,6 +140,17 @@ class Hungry(Mixing):
     def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
         if len(batch["id"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        return super().inpaint(batch, noise)
+
+
+class Exhausted(Mixing):
+    """Has no memory for two images, on the device and on the host, however few there are at a time."""
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        if "dots/2" in batch["id"]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        if "dots/13" in batch["id"]:
+            raise MemoryError("no more")
         return super().inpaint(batch, noise)
 
 
@@ -196,6 +215,7 @@ class Obedient(Fake):
     """Knows the scenes of `shapes` and paints the removed object in a colour of its caption that is not to be seen."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"image", "mask", "caption"})
+    read: ClassVar[tuple[str, ...]] = ("colour",)
 
     def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
         size = batch["image"].shape[-1]
@@ -205,18 +225,48 @@ class Obedient(Fake):
     def _paint(self, sample: str, caption: str, mask: NDArray[np.float32], size: int) -> Tensor:
         from zoo.data.shapes.colour import COLOURS
         from zoo.data.shapes.draw import draw, supports
+        from zoo.data.shapes.geometry import SHAPES
         from zoo.data.shapes.judge import removed_object
         from zoo.data.shapes.scene import draw_scene
 
         scene = draw_scene("test", int(sample.rpartition("/")[2]))
         removed = removed_object(supports(scene, size), mask.astype(np.uint8))
         assert removed is not None
-        objects = list(scene.objects)
-        seen = {obj.colour for place, obj in enumerate(objects) if place != removed}
-        asked = [word for word in caption.split() if word in COLOURS and word not in seen]
-        objects[removed] = replace(objects[removed], colour=(asked or [objects[removed].colour])[0])
+        objects, changes = list(scene.objects), {}
+        for attribute, values in {"colour": COLOURS, "shape": SHAPES}.items():
+            seen = {getattr(obj, attribute) for place, obj in enumerate(objects) if place != removed}
+            asked = [word for word in caption.split() if word in values and word not in seen]
+            if asked and attribute in self.read:
+                changes[attribute] = asked[0]
+        objects[removed] = replace(objects[removed], **changes)
         image, _ = draw(replace(scene, objects=tuple(objects)), size)
         return torch.from_numpy(image).permute(2, 0, 1) / 255
+
+
+class Naming(Obedient):
+    """Reads the noun of its caption too, and no fill."""
+
+    read: ClassVar[tuple[str, ...]] = ("colour", "shape")
+
+
+class Spelling(Fake):
+    """Paints one colour, which any change of its caption changes."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"image", "mask", "caption"})
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        levels = [[key(caption, channel) % 256 / 255 for channel in range(3)] for caption in batch["caption"]]
+        return torch.tensor(levels)[:, :, None, None].expand_as(batch["image"])
+
+
+class Leaking(Fake):
+    """Reads no caption, but remembers: no two calls in a row give the same."""
+
+    calls = 0
+
+    def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
+        self.calls += 1
+        return batch["image"] * 0.5 + 0.1 * (self.calls % 2)
 
 
 class Moody(Obedient):

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PARTS = ("attention", "masks", "metrics", "loading", "transport", "synthesis", "gma", "cli")
+PARTS = ("attention", "masks", "metrics", "loading", "transport", "synthesis", "gma", "cli", "report")
 LIBRARIES = ("torch", "numpy", "opencv-python-headless", "torchmetrics", "pillow", "pot")
 
 

@@ -3,7 +3,7 @@
 Each run folder is that of one dataset under one kind of mask, as `zoo benchmark` leaves it: 18 runs of 36,500 images
 and five methods are 3.3 million rows. The rows are made up: every metric of every run, hole ratios, captions, four
 files per method as four processes write them. Timed are merging and all files of the report, folder by folder, in one
-process; what it takes to make the rows up is not. `--together` puts all rows into one folder instead.
+process; what it takes to make the rows up is not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.masks.manifest import Entry, Manifest, write
 from zoo.metrics.image import NAMES
 
+RUNS, IMAGES, METHODS = 18, 36_500, 5
+SECONDS, MEBIBYTES = 300, 4096  # what all of them may take
 WRITERS = 4
 SIZE = 64
 
@@ -80,7 +82,7 @@ def _row(method: MethodPlan, sample: str, ratio: float, values: list[float]) -> 
     }  # fmt: skip
 
 
-def measure(folders: list[Path], channel: Any) -> None:
+def work(folders: list[Path], channel: Any) -> None:
     """Reports of all folders in this process: wall and processor seconds, and peak memory in MiB, into the channel."""
     from zoo.benchmark import write_report
 
@@ -91,25 +93,35 @@ def measure(folders: list[Path], channel: Any) -> None:
     channel.put((*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Makes the rows up, measures in a process of its own, and prints what came out."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.report", description=__doc__)
-    parser.add_argument("--runs", type=int, default=18)
-    parser.add_argument("--images", type=int, default=36_500)
-    parser.add_argument("--methods", type=int, default=5)
-    parser.add_argument("--together", action="store_true", help="one folder of runs x images")
-    arguments = parser.parse_args(argv)
-    runs, images = (1, arguments.runs * arguments.images) if arguments.together else (arguments.runs, arguments.images)
+def measure(runs: int = RUNS, images: int = IMAGES, methods: int = METHODS) -> list[dict[str, Any]]:
+    """Makes the rows up and reports in a process of its own; the ratios are to the bounds, and 1 or less keeps them."""
     with tempfile.TemporaryDirectory() as place:
         folders = [Path(place) / f"run{number}" for number in range(runs)]
-        rows = sum(make_run(folder, images, arguments.methods, seed) for seed, folder in enumerate(folders))
+        rows = sum(make_run(folder, images, methods, seed) for seed, folder in enumerate(folders))
         context = multiprocessing.get_context("spawn")
         channel = context.Queue()
-        process = context.Process(target=measure, args=(folders, channel))
+        process = context.Process(target=work, args=(folders, channel))
         process.start()
         seconds, worked, peak = channel.get()
         process.join()
-    print(f"{rows:,} rows in {runs} folders: {seconds:.1f} s ({worked:.1f} s of processor), peak {peak:,.0f} MiB")
+    what = f"{rows:,} rows in {runs} folders"
+    found = (("wall", seconds, SECONDS), ("processor", worked, SECONDS), ("peak MiB", peak, MEBIBYTES))
+    return [
+        {"name": f"{what}: {name}", "ours_ms": None if bound == MEBIBYTES else 1000 * value, "plain_ms": None,
+         "ratio": value / bound, "target": 1.0, "measured": value, "bound": bound}
+        for name, value, bound in found
+    ]  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """As `python -m benchmarks.speed report`, of as many rows as are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.report", description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--methods", type=int, default=METHODS)
+    arguments = parser.parse_args(argv)
+    for row in measure(arguments.runs, arguments.images, arguments.methods):
+        print(f"{row['name']}: {row['measured']:.1f} (bound {row['bound']})")
     return 0
 
 

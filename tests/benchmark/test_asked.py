@@ -82,7 +82,14 @@ def test_asking_leaves_all_else_as_it_was(whole: Path, tmp_path: Path) -> None:
     for metrics in everything["methods"].values():
         for name in ASKED:
             del metrics[name]
-    assert everything == facts(plain)
+    other = facts(plain)
+    found, expected = everything.pop("methods"), other.pop("methods")
+    assert everything == other
+    assert found.keys() == expected.keys()
+    for label, metrics in expected.items():
+        assert found[label].keys() == metrics.keys()
+        for name, value in metrics.items():  # resamples share a product of matrices: the last bit may differ
+            assert found[label][name] == pytest.approx(value, rel=1e-12), name
 
 
 def test_images_without_captions_have_no_clip_score(tmp_path: Path) -> None:
@@ -121,7 +128,7 @@ def test_two_processes_give_the_same_summary(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.benchmark.bench_script", str(tmp_path / "two"), "Mixing", "2", "0", *ASKED]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=570)
     assert facts(tmp_path / "two") == facts(expected)
-    assert len(list((tmp_path / "two/rows").glob("*.jsonl"))) == 2
+    assert len(list((tmp_path / "two/rows").glob("*.jsonl"))) in (1, 2), "the first may have done it all"
 
 
 def test_a_stopped_run_goes_on(whole: Path, tmp_path: Path) -> None:

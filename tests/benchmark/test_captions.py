@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes_benchmark import DATA
 from zoo.benchmark import Plan, make_plan, render_table, run, summarize, to_json, write_report
+from zoo.benchmark.edits import NAMES
 from zoo.benchmark.store import constant, key_of, read_rows
 from zoo.data.shapes import Shapes
 from zoo.errors import UsageError
@@ -18,7 +19,7 @@ from zoo.errors import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 OBEDIENT = "tests.fakes_benchmark.Obedient"
 LIMIT = 48  # two of the first 48 scenes cannot be recoloured
-TEXT = {"caption", "captions", "colour_given", "shape_given", "undefined", "unedited"}
+TEXT = {"caption", "captions", "colour_given", "shape_given", "undefined", "unedited", *NAMES}
 GIVEN = {"colour_given", "shape_given"}
 
 
@@ -163,7 +164,7 @@ def test_a_plan_names_its_captions(folders: dict[str, Path]) -> None:
         ("shapes", "object", "derangd", "did you mean 'deranged'"),
         ("shapes", "freeform", "deranged", "captions are edited only under object masks"),
         ("shapes", "object,center", "recoloured", "captions are edited only under object masks"),
-        (DATA, "center", "deranged", "datasets that can: shapes"),
+        (DATA, "center", "deranged", "known: own, recoloured, renamed"),
     ],
 )
 def test_what_cannot_be_edited_is_refused_before_any_work(dataset: str, mask: str, captions: str, message: str) -> None:

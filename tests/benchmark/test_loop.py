@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,11 +15,14 @@ from typing import Any
 
 import pytest
 
+from tests.benchmark.test_leases import elsewhere
 from tests.benchmark.test_plan import plan
 from tests.fakes_benchmark import Trained
-from zoo.benchmark import Plan, make_plan, run
+from zoo.benchmark import Plan, leases, make_plan, processes, run, write_report
+from zoo.benchmark.loop import LAUNCHERS, blocks, launched
 from zoo.benchmark.masks import FILE, read_masks
 from zoo.benchmark.store import constant, read_rows
+from zoo.cli.main import main
 from zoo.errors import DataError, UsageError
 from zoo.masks import Canvas, draw_mask
 from zoo.masks.manifest import make
@@ -48,35 +53,109 @@ def test_shards_workers_and_order_give_the_same_rows(tmp_path: Path) -> None:
 
 def test_two_processes_give_the_same_rows(tmp_path: Path) -> None:
     _, expected = undisturbed(tmp_path, "Mixing")
-    script(tmp_path / "two", "Mixing", devices=2).wait(570)
+    command = [sys.executable, "-m", "tests.benchmark.bench_script", str(tmp_path / "two"), "Mixing", "2", "0"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=570)
     assert rows(tmp_path / "two") == expected
-    assert len(list((tmp_path / "two" / "rows").glob("*.jsonl"))) == 2
 
 
-def script(folder: Path, model: str, devices: int = 1, workers: int = 0) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.benchmark.bench_script", str(folder), model, str(devices), str(workers)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def killed_at(count: int, made: Plan, folder: Path, **options: Any) -> int | None:
+    """A run in a process of its own that is killed when it has that many rows; its exit code."""
+
+    def stop(done: int, total: int, label: str) -> None:
+        if done >= count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(
+        target=run, args=(made, folder), kwargs={**options, "progress": stop}
+    )
+    child.start()
+    child.join(120)
+    return child.exitcode
 
 
 def test_kill_and_run_again_gives_the_rows_of_an_undisturbed_run(tmp_path: Path) -> None:
-    made, expected = undisturbed(tmp_path, "Slow")
+    made, expected = undisturbed(tmp_path, "Mixing", "mean")
     folder = tmp_path / "killed"
-    child = script(folder, "Slow")
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and len(list(folder.glob("rows/*.jsonl"))) == 0:
-        time.sleep(0.02)
-    while time.monotonic() < deadline and len(read_rows(folder)) < 6:
-        time.sleep(0.02)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    before = rows(folder)
-    assert 0 < len(before) < 21, "it must be killed in the middle"
-    with next(folder.glob("rows/*.jsonl")).open("ab") as file:
-        file.write(b'{"id": "dots/1')  # the line that was being written
+    for count in (8, 25):
+        assert killed_at(count, made, folder) == -signal.SIGKILL
+        before = rows(folder)
+        assert len(before) == count, "it must be killed in the middle"
+        assert all(row in expected for row in before)
+        with sorted(folder.glob("rows/*.jsonl"))[-1].open("ab") as file:
+            file.write(b'{"id": "dots/1')  # the line that was being written
     result = run(made, folder)
-    assert (result.rows, result.failed) == (21, 0)
+    assert (result.rows, result.failed, result.missing) == (42, 0, 0)
     assert rows(folder) == expected
-    assert all(row in expected for row in before)
+    assert list((folder / "leases").iterdir()) == []
+
+
+def report(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in write_report(folder)}
+
+
+def test_reports_of_one_two_and_three_processes_killed_and_resumed_are_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan("truth", "mean", "Crashing", batch_size=4)
+    run(made, tmp_path / "one")
+    expected = report(tmp_path / "one")
+    assert {"index.html", "table.md", "table.csv", "table.tex", "pairs.csv", "bands.csv", "summary.json"} <= set(
+        expected
+    )
+    monkeypatch.setattr(processes, "START", "fork")
+    monkeypatch.setattr(processes, "PAUSE", 0.05)
+    assert killed_at(20, made, tmp_path / "two") == -signal.SIGKILL
+    assert run(made, tmp_path / "two", devices=2, workers=1).complete
+    assert report(tmp_path / "two") == expected
+
+    def shuffled(count: int, batch_size: int) -> list[range]:
+        found = blocks(count, batch_size)
+        random.Random(os.getpid()).shuffle(found)  # another order in each process
+        return found
+
+    monkeypatch.setattr("zoo.benchmark.loop.blocks", shuffled)
+    seen: list[int] = []
+    assert run(made, tmp_path / "three", devices=3, progress=lambda done, total, label: seen.append(done)).complete
+    assert seen == sorted(seen)
+    assert seen[-1] == 63
+    assert report(tmp_path / "three") == expected
+
+
+def test_idle_jobs_take_over_what_another_machine_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, expected = undisturbed(tmp_path, "mean")
+    monkeypatch.setattr(leases, "LEASE", 0.3)
+    lease = elsewhere(tmp_path / "run", f"{made.methods[0].file_name}-8")
+    (tmp_path / "run" / "plan.json").write_text(made.to_json())
+    states: list[int] = []
+    began = time.monotonic()
+    run(made, tmp_path / "run", progress=lambda done, total, label: states.append(done))
+    assert time.monotonic() - began > 0.25
+    assert states[-2:] == [17, 21], "what another has in hand comes last"
+    assert rows(tmp_path / "run") == expected
+    assert not lease.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({}, (0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, (3, 4, 1)),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "6", "SLURM_LOCALID": "0"}, (2, 6, 0)),
+        ({"RANK": "0", "WORLD_SIZE": "2", "SLURM_PROCID": "1", "SLURM_NTASKS": "9"}, (0, 2, 0)),
+    ],
+)
+def test_torchrun_and_slurm_say_which_process_this_is(
+    given: dict[str, str], place: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for names in LAUNCHERS:
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == place
+    if place[1] > 1:  # they have started the processes
+        monkeypatch.setattr(processes, "launch", None)
+        assert run(plan("mean", batch_size=4), tmp_path / "run", devices=4).complete
 
 
 def test_a_finished_run_does_nothing_again(tmp_path: Path) -> None:
@@ -239,3 +318,15 @@ def test_a_full_disk_while_masks_are_written_is_an_error(tmp_path: Path, monkeyp
 
 def _no_space(path: Path, manifest: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_the_first_process_of_torchrun_speaks_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", "--dataset", "tests.fakes_benchmark:Dots", "--mask", "center", "--models", "mean", "--json"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == ""
+    assert len(read_rows(tmp_path / "run")) == 21
+    assert not (tmp_path / "run" / "index.html").exists()

@@ -154,18 +154,46 @@ def test_the_default_is_what_can_run_and_says_what_cannot(monkeypatch: pytest.Mo
         make_plan(DATA, "center", preset="paper")
 
 
-def test_suites_are_arguments_of_a_plan(tmp_path: Path) -> None:
-    assert {"object", "freeform"} <= suites().keys()
-    for name in suites():
-        options = load_suite(name)
-        assert options["dataset"] == "shapes"
-        assert make_plan(**options, models=["mean"]).mask == options["mask"]
+def test_methods_that_were_named_are_left_out_where_that_is_allowed() -> None:
+    models = ["mean", FAKE + "Trained", FAKE + "Reader"]
+    made = make_plan(DATA, "center", models, leave_out=True, data_options={"silent": True})
+    assert [method.label for method in made.methods] == ["mean"]
+    assert "weights" in made.left_out[FAKE + "Trained"]
+    assert "caption" in made.left_out[FAKE + "Reader"]
+    assert made.hash == make_plan(DATA, "center", ["mean"], data_options={"silent": True}).hash
+    with pytest.raises(WeightsError, match="no 'nano' weights"):
+        make_plan(DATA, "center", models[1:2], leave_out=True)
+
+
+def test_suites_are_runs_of_arguments_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+    assert {name: len(load_suite(name)) for name in suites()} == {
+        **dict.fromkeys(("center", "freeform", "object", "quick"), 1), "classic": 2, "full": 4, "text": 4
+    }  # fmt: skip
+    for name, what in suites().items():
+        assert what
+        made = []
+        for options in load_suite(name):
+            options.pop("cost", None)
+            made.append(make_plan(**{**options, "models": ["mean"], "limit": 2}))
+            assert (made[-1].dataset, made[-1].mask) == ("shapes", options["mask"])
+        assert len({one.name for one in made}) == len(made), "each run has a folder of its own"
+    full = load_suite("full")[0]
+    assert full["cost"] is True
+    assert full["metrics"] == ["all"]
     with pytest.raises(UsageError, match="unknown suite"):
         load_suite("objekt")
     own = tmp_path / "own.yaml"
-    own.write_text("dataset: shapes\nmaks: object\n")
-    with pytest.raises(UsageError, match="unknown suite option 'maks'"):
-        load_suite(own)
-    own.write_text("dataset: [\n")
-    with pytest.raises(UsageError, match="YAML"):
-        load_suite(own)
+    for text, message in {
+        "dataset: shapes\nmaks: object\n": "unknown suite option 'maks'",
+        "runs: [{mask: object}, {maks: center}]\n": "unknown suite option 'maks'",
+        "runs: []\n": "one entry a run",
+        "runs: center\n": "one entry a run",
+        "dataset: [\n": "YAML",
+    }.items():
+        own.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            load_suite(own)
+    own.write_text("dataset: shapes\nmask: center\nruns: [{limit: 3}, {mask: object}]\n")
+    shared = {"dataset": "shapes", "mask": "center"}
+    assert load_suite(own) == [{**shared, "limit": 3}, {**shared, "mask": "object"}]

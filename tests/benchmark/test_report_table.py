@@ -17,8 +17,10 @@ from zoo.benchmark import run, summarize, write_report
 from zoo.benchmark.plan import Plan
 from zoo.benchmark.store import constant, failed, read_rows
 from zoo.benchmark.summary import META
-from zoo.benchmark.tables import Table, read_table
-from zoo.errors import DataError, UsageError
+from zoo.benchmark.tables import Table
+from zoo.benchmark.tables_read import read_table
+from zoo.errors import DataError
+from zoo.metrics.statistics import interval, paired_difference
 
 
 def table_of(folder: Path) -> Table:
@@ -146,34 +148,40 @@ def test_rows_of_no_method_of_the_plan_are_passed_over(copied: Path) -> None:
     assert table_of(copied).measured.sum() == 120
 
 
-def test_parquet_has_every_row(made: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    from zoo.benchmark.tables_parquet import write_parquet
-
-    path = write_parquet(table_of(made), tmp_path / "rows.parquet")
-    found = parquet.read_table(path).to_pylist()
-    rows = {(row["method"], row["id"]): row for row in read_rows(made)}
-    assert len(found) == len(rows)
-    for row in found:
-        expected = rows[row["method"], row["id"]]
-        assert row == {**expected, "guidance": json.dumps(expected["guidance"])}
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
-
-
-def test_parquet_without_pyarrow_names_it(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from zoo.benchmark.tables_parquet import write_parquet
-
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match="pyarrow") as caught:
-        write_parquet(table_of(made), tmp_path / "rows.parquet")
-    assert "inpainting-zoo[parquet]" in caught.value.remedy
-
-
 def test_a_run_without_pictures_has_a_report(copied: Path) -> None:
     files = {path.name for path in write_report(copied)}
     assert "index.html" in files
     assert "strip.png" not in files
     assert summarize(copied).failed == 0
     assert 'id="gallery"' not in (copied / "index.html").read_text()
+
+
+def test_the_last_failure_counts_whichever_file_it_is_in(copied: Path) -> None:
+    image: list[str] = []
+
+    def fail(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        image.append(rows[0]["id"])
+        return [{"method": "method0", "id": rows[0]["id"], "error": "late", "at": "2026-02-02"}, *rows[1:]]
+
+    edit(copied, "method0", fail)
+    early = {"method": "method0", "id": image[0], "error": "early", "at": "2026-01-01"}
+    (copied / "rows" / "method0-zz.jsonl").write_text("\n" + json.dumps(early) + "\n")
+    assert table_of(copied).failures["method0"] == {image[0]: "late"}
+
+
+def test_a_summary_says_what_one_column_at_a_time_says(copied: Path) -> None:
+    def hide(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**rows[0], "psnr": None}, *({**row, "colour_fidelity": 1.0, "objects": 2} for row in rows[1:])]
+
+    edit(copied, "method0", hide)
+    found, table = summarize(copied), table_of(copied)
+    method, column = found.methods["method0"], table.labels.index("method0")
+    for name, value in method.metrics.items():
+        alone = interval(table.values[name][:, column])
+        assert value.n == alone.n
+        assert value[:3] == pytest.approx(alone[:3], rel=1e-12)
+    assert method.metrics["psnr"].n == 39
+    assert method.by_objects == {"colour_fidelity": {2: method.metrics["colour_fidelity"]}}
+    (difference,) = (d for d in found.differences if (d.metric, d.method) == ("l1_hole", "method0"))
+    ours, theirs = table.columns("l1_hole", ["method0", "telea"]).values()
+    assert difference.value[:3] == pytest.approx(paired_difference(ours, theirs)[:3], rel=1e-12)

@@ -13,7 +13,7 @@ from conftest import SMALL, Run
 
 from tests.fakes import tiny_coco
 from tests.fakes_benchmark import TrainedDrawing
-from zoo.cli.benchmark import fit_commands, plan_options
+from zoo.cli.benchmark import asked_runs
 from zoo.cli.parsers import benchmark_parser
 from zoo.weights import save_weights
 
@@ -21,7 +21,8 @@ QUICK = ("benchmark", "--models", "truth,mean", "--limit", "4", "--size", "32", 
 
 
 def _options(*words: str) -> dict[str, object]:
-    return plan_options(benchmark_parser().parse_all(list(words)))
+    [one] = asked_runs(benchmark_parser().parse_all(list(words)))
+    return one.options
 
 
 def test_a_table_on_stdout_progress_on_stderr(zoo: Run, place: Path) -> None:
@@ -122,8 +123,6 @@ def test_options_of_a_dataset(zoo: Run, place: Path) -> None:
     assert (chosen["dataset"], chosen["data_options"]) == ("coco", {"variant": "2014"})
     folder = _options("--dataset", "folder", "--data.mask_root", "m", "--option", "mask_invert=true")
     assert folder["data_options"] == {"mask_root": "m", "mask_invert": True}
-    fit = fit_commands({**chosen, "models": ["deepfill"], "data_root": "D"})
-    assert " ".join(fit[0]).endswith("--data coco --preset paper --resume auto --data.root D --data.variant 2014")
     (place / "mine.yaml").write_text("dataset: coco\ndata_options: {variant: karpathy}\n")
     assert _options("--suite", "mine.yaml", "--option", "variant=2014")["data_options"] == {"variant": "2014"}
     assert _options("--suite", "mine.yaml", "--protocol", "tdanet")["data_options"] == {"variant": "karpathy"}
@@ -190,29 +189,6 @@ def test_a_third_partys_method_by_its_dotted_path(zoo: Run, place: Path) -> None
     variant = zoo("benchmark", "--models", f"mean,toymethod.Toy@mine={weights}", "--limit", 2, "--size", 32)
     assert variant.code == 0, variant.err
     assert "toymethod.Toy@mine" in variant.out
-
-
-def test_fit_trains_what_is_missing_first(place: Path) -> None:
-    def commands(*words: str) -> list[str]:
-        return [" ".join(command) for command in fit_commands(_options("--fit", *words))]
-
-    assert commands("--models", "toymethod.Toy,mean,deepfill@x=W") == [
-        "zoo fit --model toymethod.Toy --data shapes --preset nano --resume auto"
-    ]
-    assert commands("--dataset", "coco", "--models", "deepfill", "--data.root", "D") == [
-        "zoo fit --model deepfill --data coco --preset paper --resume auto --data.root D"
-    ]
-    assert commands("--models", "deepfill", "--weights", "deepfill=W", "--preset", "paper") == []
-
-
-def test_fit_failing_is_an_error_of_weights(zoo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failed:
-        returncode = 1
-
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: Failed())
-    done = zoo("benchmark", "--models", "toymethod.Toy", "--fit", "--limit", 2)
-    assert done.code == 4
-    assert "training ended with exit code 1" in done.err
 
 
 @pytest.mark.parametrize(
@@ -335,7 +311,7 @@ def test_samples_have_a_table_and_facts_of_their_own(zoo: Run, place: Path) -> N
 
 
 def test_what_is_not_typed_is_left_to_the_plan() -> None:
-    assert plan_options(benchmark_parser().parse_all([])) == {}
+    assert _options() == {}
     typed = benchmark_parser().parse_all(["--shard", "2/4", "--devices", "3"])
     assert isinstance(typed, Namespace)
     assert (typed.shard, typed.devices) == ((1, 4), 3)

@@ -76,7 +76,7 @@ def birds(tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPa
                 ".",
                 True,
             ),
-            makes="CUB_200_2011/images.txt",
+            makes=("CUB_200_2011/images.txt",),
         ),
         Source("notes", f"{address}/notes.txt", 5, "CC0", automatic=True),
         Source(
@@ -86,7 +86,7 @@ def birds(tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPa
             "none is stated",
             unpack_to=".",
             note="ask for it",
-            makes="cvpr2016_cub",
+            makes=("cvpr2016_cub",),
         ),
     )
     monkeypatch.setattr(Cub, "sources", sources)

@@ -260,7 +260,7 @@ def test_an_archive_is_unpacked_and_goes(server: Server, tmp_path: Path) -> None
 
 
 def test_a_file_that_is_no_archive_goes_into_the_root(server: Server, tmp_path: Path) -> None:
-    source = _source(server, "notes.csv", sha256=_hash(), makes="notes.csv")
+    source = _source(server, "notes.csv", sha256=_hash(), makes=("notes.csv",))
     assert "checked" in install(source, tmp_path)
     assert (tmp_path / "notes.csv").read_bytes() == CONTENT
     assert is_here(source, tmp_path)
@@ -268,7 +268,12 @@ def test_a_file_that_is_no_archive_goes_into_the_root(server: Server, tmp_path: 
 
 def test_what_a_person_put_there_counts(server: Server, tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
-    assert is_here(_source(server, unpack_to=".", makes="val"), tmp_path)
+    assert is_here(_source(server, unpack_to=".", makes=("val", "images/val*")), tmp_path)
+    (tmp_path / "val").rename(tmp_path / "other")
+    assert not is_here(_source(server, unpack_to=".", makes=("val", "images/val*")), tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "val_1.jpg").touch()
+    assert is_here(_source(server, unpack_to=".", makes=("val", "images/val*")), tmp_path)
     (tmp_path / "list.txt").write_text("1")
     assert is_here(_source(server, "list.txt"), tmp_path)
 

@@ -59,11 +59,12 @@ def test_the_caption_of_evaluation() -> None:
         EvaluationSet(dataset, "center", caption="last")  # type: ignore[arg-type]
 
 
-def test_datasets_that_cannot_edit_captions_name_those_that_can() -> None:
-    with pytest.raises(UsageError) as caught:
-        EvaluationSet(Pictures(), "object", captions="deranged")
-    assert "dataset 'pictures' cannot edit captions" in str(caught.value)
-    assert "datasets that can: shapes;" in str(caught.value)
+def test_a_dataset_that_edits_no_captions_has_its_words_edited() -> None:
+    edited = EvaluationSet(Pictures(), "center", captions="renamed")[0]
+    assert (edited["caption"], edited["own_caption"]) == ("one", "one")
+    assert edited["unedited"] == "the caption has no noun of the list"
+    with pytest.raises(UsageError, match="unknown caption edit of 'pictures' 'deranged'"):
+        EvaluationSet(Pictures(), "center", captions="deranged")
 
 
 def test_masks_made_before_replace_the_drawn_ones() -> None:

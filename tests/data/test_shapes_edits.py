@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,8 @@ from zoo.data.masked import EvaluationSet, editor_of
 from zoo.data.shapes import Scene, Shapes, draw_scene
 from zoo.data.shapes.captions import captions
 from zoo.data.shapes.colour import COLOURS
-from zoo.data.shapes.edits import EDITS, POOL, Case, deranged, recoloured
-from zoo.data.shapes.geometry import SHAPES
+from zoo.data.shapes.edits import EDITS, POOL, Case, deranged, recoloured, refilled, renamed
+from zoo.data.shapes.geometry import FILLS, SHAPES
 from zoo.errors import DataError, UsageError
 
 SCENES = 200
@@ -98,9 +99,66 @@ def test_a_recoloured_caption_differs_in_one_word(caption: int) -> None:
     assert edited > 0.95 * SCENES
 
 
-def test_every_free_colour_is_given() -> None:
-    words = {word for index in range(100) for word in set(recoloured(case(index)).text.split()) & set(COLOURS)}
-    assert words == set(COLOURS)
+@pytest.mark.parametrize("caption", range(6))
+def test_a_renamed_caption_differs_in_one_noun(caption: int) -> None:
+    edited = 0
+    for index in range(SCENES):
+        given = case(index, caption)
+        text, reason = renamed(given)
+        if reason:
+            assert text == given.caption
+            continue
+        before, after = given.caption.split(), text.split()
+        (place,) = (i for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new)
+        assert before[place] == given.target.shape
+        assert after[place] in set(SHAPES) - {obj.shape for obj in given.scene.objects}
+        assert given.target.colour in before[place - 2 : place]
+        edited += 1
+    assert edited > 0.95 * SCENES
+
+
+@pytest.mark.parametrize(("edit", "values"), [(recoloured, COLOURS), (renamed, SHAPES)])
+def test_every_free_word_is_given(edit: Callable[[Case], EditedCaption], values: tuple[str, ...]) -> None:
+    words = {word for index in range(100) for word in set(edit(case(index)).text.split()) & set(values)}
+    assert words == set(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "edited"),
+    [
+        ("a big solid red star on a striped background", {"a big red F star on a striped background"}),
+        ("a big red striped star on stripes", {"a big solid red star on stripes", "a big red dotted star on stripes"}),
+        (
+            "a large red star with dots together with a small blue striped ring over a pattern of stripes",
+            {
+                "a large solid red star together with a small blue striped ring over a pattern of stripes",
+                "a large red star with stripes together with a small blue striped ring over a pattern of stripes",
+            },
+        ),
+        ("a small blue striped ring next to a big red star with stripes", None),
+    ],
+)
+def test_a_refilled_caption_keeps_the_order_of_words(text: str, edited: set[str] | None) -> None:
+    scene = two(("red", "star"), ("blue", "ring"))
+    found = {refilled(Case(scene, text, 0, seed, 10)).text for seed in range(20)}
+    if edited is None:
+        edited = {
+            text.replace("star with stripes", "star with dots"),
+            text.replace("red star with stripes", "solid red star"),
+        }
+    filled = {one.replace("F", fill) for one in edited for fill in ("striped", "dotted")}
+    assert found == filled
+
+
+def test_a_caption_that_names_no_fill_keeps_it() -> None:
+    for text in ("a big red star together with a small blue striped ring", "a big red star on stripes", "a red star"):
+        scene = two(("red", "star"), ("blue", "ring"))
+        assert refilled(Case(scene, text, 0, 0, 10)) == EditedCaption(text, "the caption does not say its fill")
+    edited = [refilled(case(index, caption)) for caption in range(6) for index in range(SCENES)]
+    said = [one for one in edited if not one.reason]
+    assert 0.5 * len(edited) < len(said) < 0.65 * len(edited)
+    known = {word for index in range(400) for text in captions(draw_scene("train", index)) for word in text.split()}
+    assert {word for one in said for word in one.text.split()} <= known | set(FILLS)
 
 
 def two(first: tuple[str, str], second: tuple[str, str]) -> Scene:
@@ -138,7 +196,8 @@ def test_edits_are_keyed_by_seed_and_id_alone(edit: str) -> None:
 
     forwards = texts(range(30))
     assert texts(range(29, -1, -1)) == forwards
-    assert sum(texts(range(30), seed=1)[index] != forwards[index] for index in range(30)) > 20
+    changed = sum(texts(range(30), seed=1)[index] != forwards[index] for index in range(30))
+    assert changed > (2 if edit == "refilled" else 20)  # half of the captions name a fill, and there are two others
     code = (
         "from zoo.data.shapes import draw_scene; from zoo.data.shapes.captions import captions;"
         "from zoo.data.shapes.edits import EDITS, Case; scene = draw_scene('test', 7);"

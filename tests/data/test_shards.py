@@ -24,6 +24,7 @@ from PIL import Image
 
 from tests.fakes import Pictures, picture, tiny_coco
 from zoo.cli import shard as verb
+from zoo.cli.main import main
 from zoo.cli.parsers import data_parser
 from zoo.data import loader as loader_module
 from zoo.data import open_dataset
@@ -458,6 +459,21 @@ def test_the_verb(coco: Coco, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert verb.run(_arguments(coco, tmp_path / "all", "--split", "all")) == 0
     ids = Shards("test", SIZE, root=tmp_path / "all").ids
     assert list(ids) == list(Coco("test", SIZE, root=coco.root).ids)
+
+
+def test_a_manifest_of_shards_is_that_of_the_dataset(coco: Coco, root: Path, tmp_path: Path) -> None:
+    for name, place in (("coco", coco.root), ("shards", root)):
+        words = ["masks", "make", "--dataset", name, "--data.root", str(place), "--split", "train"]
+        words += [
+            "--size",
+            str(SIZE),
+            "--mask",
+            "2*object,instance,freeform",
+            "--out",
+            str(tmp_path / f"{name}.jsonl.gz"),
+        ]
+        assert main(words) == 0
+    assert (tmp_path / "shards.jsonl.gz").read_bytes() == (tmp_path / "coco.jsonl.gz").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.base import ObjectRule, Sample
-from zoo.masks import Canvas, draw_mask, examples
+from zoo.masks import Canvas, draw_mask, draw_mixture, examples, parse_mixture
 from zoo.masks.manifest import bits_sha
 
 CLASSES = ("background", "thing", "traffic light")
@@ -82,6 +82,13 @@ def shas(kind: str, order: Sequence[int] = tuple(range(COUNT)), seed: int = 0) -
 def fingerprint(kind: str) -> str:
     """One hash for all of them."""
     return hashlib.sha256("".join(shas(kind).values()).encode()).hexdigest()[:16]
+
+
+def mixture_fingerprint(name: str) -> str:
+    """One hash for the masks that a mixture with a name gives the pictures, under four seeds."""
+    mixture = parse_mixture(f"mixture:{name}")
+    drawn = (bits_sha(draw_mixture(mixture, canvas(index), seed)) for seed in range(4) for index in range(COUNT))
+    return hashlib.sha256("".join(drawn).encode()).hexdigest()[:16]
 
 
 def holes(kind: str, count: int, size: int = 256) -> NDArray[np.float64]:

@@ -15,13 +15,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from every import COUNT, NAMES, Pictures, canvas, fingerprint, holes, nvidia_folder, plain, shas
+from every import (
+    COUNT,
+    NAMES,
+    Pictures,
+    canvas,
+    fingerprint,
+    holes,
+    mixture_fingerprint,
+    nvidia_folder,
+    plain,
+    shas,
+)
 from torch.utils.data import ConcatDataset, DataLoader
 
 from zoo.data.masked import EvaluationSet, collate
 from zoo.errors import UsageError
 from zoo.masks import check_kind, draw_mask, kinds
 from zoo.masks.manifest import bits_sha
+from zoo.masks.mixtures import MIXTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "masks.json").read_text())
@@ -48,6 +60,7 @@ def _nvidia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def test_golden_values_are_of_every_kind() -> None:
     assert set(GOLDEN["hashes"]) == set(NAMES)
     assert set(GOLDEN["means"]) == set(OTHERS)
+    assert set(GOLDEN["mixtures"]) == set(MIXTURES)
     assert {name.partition(":")[0] for name in NAMES} == {
         name for name, _ in kinds() if not name.startswith("mixture:")
     }
@@ -56,6 +69,11 @@ def test_golden_values_are_of_every_kind() -> None:
 @pytest.mark.parametrize("kind", NAMES)
 def test_golden_hashes(kind: str) -> None:
     assert fingerprint(kind) == GOLDEN["hashes"][kind]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_golden_hashes_of_mixtures(name: str) -> None:
+    assert mixture_fingerprint(name) == GOLDEN["mixtures"][name]
 
 
 @pytest.mark.parametrize("kind", NAMES)

@@ -1,45 +1,23 @@
-"""The CLIP score: the crop's rule, open_clip's own pieces, what is undefined."""
+"""The CLIP score: the crop's rule, open_clip's own pieces, what is undefined; `test_calibration` has its values."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Iterator
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
 from tests import fakes_features
+from tests.metrics.tiny_clip import CAPTIONS, tiny_clip
 from zoo.errors import DataError
-from zoo.metrics import text
 from zoo.metrics.text import Box, ClipScore, hole_box
-
-CAPTIONS = ["a red square on a striped background", "a boat on a lake"]
-TINY = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 
 
 @pytest.fixture(scope="module")
-def score(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClipScore]:
-    """Loaded as the real one is, from a file, into a network of the same kind that is 50 times smaller."""
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "tiny-clip.json").write_text(json.dumps(TINY))
-    open_clip.add_model_config(folder / "tiny-clip.json")
-    torch.manual_seed(0)
-    network = open_clip.create_model("tiny-clip")
-    save_file(network.state_dict(), folder / "tiny.safetensors")
-    patch = pytest.MonkeyPatch()
-    patch.setattr(text, "MODEL", "tiny-clip")
-    yield ClipScore.load(folder / "tiny.safetensors")
-    patch.undo()
+def score() -> ClipScore:
+    return tiny_clip()
 
 
 def _hole(top: int, left: int, height: int, width: int, size: tuple[int, int] = (40, 60)) -> Box | None:
@@ -71,24 +49,6 @@ def test_the_crop_of_several_holes_holds_them_all() -> None:
     mask[3, 5] = mask[20, 9] = True
     assert hole_box(mask) == Box(3, 0, 18, 18)
     assert hole_box(np.zeros((4, 4), bool)) is None
-
-
-def test_equals_open_clip_used_by_hand(score: ClipScore) -> None:
-    composite, _, mask = fakes_features.photographs(2)
-    values = score(composite, mask, CAPTIONS)
-    network, tokens = score.network, open_clip.get_tokenizer("tiny-clip")(CAPTIONS)
-    for n in range(2):
-        pixels = composite[n].permute(1, 2, 0).numpy()
-        box = hole_box(mask[n, 0].numpy() > 0)
-        assert box is not None
-        crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-        for name, shown in (("clip", pixels), ("clip_hole", crop)):
-            with torch.no_grad():
-                image = network.encode_image(score.preprocess(Image.fromarray(shown))[None], normalize=True)
-                words = network.encode_text(tokens[n : n + 1], normalize=True)
-            expected = 100 * max(0.0, float((image * words).sum()))
-            assert values[name][n].item() == pytest.approx(expected, abs=1e-3)
-    assert values["clip"].dtype == torch.float64
 
 
 def test_the_preprocessing_is_open_clips(score: ClipScore) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from zoo.errors import DataError
-from zoo.metrics import bands, bootstrap_means, compare, holm, interval, intervals, ranks, win_rates
+from zoo.metrics import bands, bootstrap_means, compare, comparison, holm, interval, intervals, ranks, win_rates
 from zoo.metrics.statistics import RESAMPLES
 
 Array = NDArray[np.float64]
@@ -219,3 +219,27 @@ def test_wrong_input_is_refused() -> None:
         bands(np.zeros((2, 1)), [0.1, NAN])
     with pytest.raises(DataError, match="hole ratios of shape"):
         bands(np.zeros((2, 1)), [0.1])
+
+
+def test_intervals_of_each_column_are_those_of_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(3)
+    columns = [generator.normal(size=n) for n in (40, 40, 7, 1, 0)] + [np.full(5, 0.3)]
+    columns[1][:3] = np.nan
+    for found, column in zip(comparison.intervals_each(columns), columns, strict=True):
+        alone = interval(column)
+        assert found.n == alone.n
+        assert found[:3] == pytest.approx(alone[:3], rel=1e-12, nan_ok=True)
+    shuffled = [generator.permutation(column) for column in columns]
+    assert repr(comparison.intervals_each(shuffled)) == repr(comparison.intervals_each(columns))
+    together = comparison.intervals_each(columns)
+    monkeypatch.setattr(comparison, "VALUES", 1)
+    assert repr([i.n for i in comparison.intervals_each(columns)]) == repr([i.n for i in together])
+
+
+def test_resamples_that_are_kept_are_those_that_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(4).normal(size=(60, 2))
+    kept = comparison.bootstrap_means(values)
+    assert np.array_equal(comparison.bootstrap_means(values), kept)
+    monkeypatch.setattr(comparison, "HELD", 0)
+    assert np.array_equal(comparison.bootstrap_means(values), kept)
+    assert not np.array_equal(comparison.bootstrap_means(values, seed=1), kept)

@@ -21,17 +21,17 @@ ELLIPSES = {
 }
 
 
-def celebahq_tree(root: Path, count: int = 12) -> Path:
+def celebahq_tree(root: Path, count: int = 12, first: int = 0) -> Path:
     """Writes `count` faces of each of the splits train, val and test, in turn, and the two lists.
 
-    Sides are 62, 64 or 66 pixels, those of the part masks 31, 32 or 33.
+    Sides are 62, 64 or 66 pixels, those of the part masks 31, 32 or 33. The first has the number `first`.
     """
     mapping, partition = ["idx\torig_idx\torig_file"], []
-    for number in range(3 * count):
+    for number in range(first, first + 3 * count):
         side = 31 + number % 3
         write_face(root, number, side, {part: ellipse(side, *shape) for part, shape in ELLIPSES.items()})
-        original = f"{1000 - number:06d}.jpg"
-        mapping.append(f"{number}\t{999 - number}\t{original}")
+        original = f"{first + 1000 - number % 1000:06d}.jpg"
+        mapping.append(f"{number}\t{first + 999 - number % 1000}\t{original}")
         partition.append(f"{original} {number % 3}")
     (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(mapping) + "\n", encoding="utf-8")
     partition += ["202599.jpg 2"]  # CelebA has more images than CelebA-HQ

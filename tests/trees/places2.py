@@ -11,16 +11,16 @@ from tests.fakes import picture
 CATEGORIES = ("a/airfield", "a/apartment_building/outdoor", "z/zen_garden")
 
 
-def places2_tree(root: Path, count: int = 12) -> Path:
+def places2_tree(root: Path, count: int = 12, variant: str = "256") -> Path:
     """Writes `count` images of the training and of the validation set, and the three lists."""
     training, validation = [], []
     for number in range(count):
         label = number % len(CATEGORIES)
         file = f"{CATEGORIES[label]}/{number // len(CATEGORIES) + 1:08d}.jpg"
-        _write(root / "data_256" / file, number)
+        _write(root / f"data_{variant}" / file, number)
         training.append(f"/{file} {label}")
         file = f"Places365_val_{number + 1:08d}.jpg"
-        _write(root / "val_256" / file, count + number)
+        _write(root / f"val_{variant}" / file, count + number)
         validation.append(f"{file} {label}")
     lists = {
         "places365_train_standard.txt": training,

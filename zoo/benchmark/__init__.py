@@ -19,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.benchmark.cost import measure_cost as measure_cost
     from zoo.benchmark.loop import RunResult as RunResult
     from zoo.benchmark.loop import run as run
     from zoo.benchmark.plan import MethodPlan as MethodPlan
@@ -27,14 +28,15 @@ if TYPE_CHECKING:
     from zoo.benchmark.planning import make_plan as make_plan
     from zoo.benchmark.planning import suites as suites
     from zoo.benchmark.report import render_table as render_table
-    from zoo.benchmark.report import write_report as write_report
+    from zoo.benchmark.report_files import write_report as write_report
     from zoo.benchmark.summary import Summary as Summary
     from zoo.benchmark.summary import summarize as summarize
     from zoo.benchmark.summary import to_json as to_json
 
 # make_plan(dataset=None, mask=None, models: Sequence[str] | None = None,   (None: the protocol's, else shapes, object)
-#           weights: Mapping[str, str | Path] | None = None, *, settings: Mapping[str, Mapping[str, Any]] | None = None,
-#           preset=None, limit=None, size=None, seed=0, mask_seed=0, guidance=(), captions="own", samples=0,
+#           weights: Mapping[str, str | Path] | None = None, *, leave_out=False,
+#           settings: Mapping[str, Mapping[str, Any]] | None = None, preset=None, limit=None, size=None, seed=0,
+#           mask_seed=0, guidance=(), captions="own", samples=0,
 #           data_root=None, data_options: Mapping[str, Any] | None = None, split=None,
 #           manifest: str | Path | None = None, batch_size=16, precision="32-true", accelerator="cpu",
 #           threads=1, protocol="zoo", metrics: Sequence[str] = (), features_files: Mapping[str, str] | None = None,
@@ -50,18 +52,20 @@ if TYPE_CHECKING:
 #     progress: Callable[[int, int, str], None] | None = None) -> RunResult(folder, rows, failed, expected)
 #     out=None -> runs/<plan.name>; shard (0, 4) is the first of four. Whatever is raised inside (KeyboardInterrupt, the
 #     exception of a signal handler), rows are on disk as they are made: the same call goes on from there.
-# suites() -> {name: description};  load_suite(name or path) -> keyword arguments of make_plan
+# measure_cost(folder, repeats=20, progress=None) -> {label: why not}; writes RUN/cost.json for the page
+# suites() -> {name: description};  load_suite(name or path) -> of each run, arguments of make_plan (and `cost`)
 # summarize(folder) -> Summary;  to_json(summary) -> dict of DESIGN 4;  render_table(summary, width=100) -> str;
 # write_report(folder) -> list[Path]
 
 _HOME = {
+    "measure_cost": "cost",
     "MethodPlan": "plan",
     "Plan": "plan",
     "load_suite": "planning",
     "make_plan": "planning",
     "suites": "planning",
     "render_table": "report",
-    "write_report": "report",
+    "write_report": "report_files",
     "RunResult": "loop",
     "run": "loop",
     "Summary": "summary",

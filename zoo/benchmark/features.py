@@ -136,6 +136,7 @@ class Measures:
     def lacking(self, label: str, ids: Iterable[str]) -> set[str]:
         """The images of which features of the truth, or of a method's composite, are not stored yet."""
         wanted = set(ids)
+        self._known.clear()  # other processes may have stored some since
         stored = [self._digests(name, part).keys() for name in self.stores for part in (TRUTH, part_of(label))]
         return {sample for sample in wanted if not all(sample in known for known in stored)}
 
@@ -199,7 +200,7 @@ class Measures:
             known.update(zip(new, digests, strict=True))
 
     def _digests(self, name: str, part: str) -> dict[str, str]:
-        """What is stored of a set: read once, and kept up by this process, whose images no other one has."""
+        """What is stored of a set: read once for each method, and kept up by this process."""
         if (name, part) not in self._known:
             self._known[name, part] = self.stores[name].known(part)
         return self._known[name, part]

@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,17 @@ class Keeper:
         """Removes a picture, and the truth where no method shows this image any more."""
         picture_path(self.folder, self.method, sample).unlink(missing_ok=True)
         truth = picture_path(self.folder, TRUTH, sample)
-        others = (place for place in (self.folder / IMAGES).iterdir() if place.name != TRUTH)
-        if not any((place / truth.name).is_file() for place in others):
-            truth.unlink(missing_ok=True)
+        if not self._shown(truth.name):
+            with suppress(FileNotFoundError):
+                content = truth.read_bytes()
+                truth.unlink()
+                if self._shown(truth.name):  # since: another process counts on the truth that it saw
+                    write_whole(truth, content)
+
+    def _shown(self, name: str) -> bool:
+        """Whether any method's picture of an image is there."""
+        methods = (place for place in (self.folder / IMAGES).iterdir() if place.name != TRUTH)
+        return any((place / name).is_file() for place in methods)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

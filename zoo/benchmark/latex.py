@@ -21,6 +21,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "\n": " ",
+    "\r": " ",
     **{character: rf"\{character}" for character in "&%$#_{}"},
 }
 

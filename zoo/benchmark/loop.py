@@ -1,32 +1,35 @@
-"""The loop: every process takes its blocks of a fixed work list and appends rows, with no word between processes.
+"""The loop: every process takes blocks that nobody has in hand and appends rows, with no word between processes.
 
-Lightning Fabric brings devices, precision and processes. There is no collective in the loop: which blocks a process
-takes follows from its rank, and what is missing follows from the rows on disk.
+Which blocks are left follows from the rows on disk and from leases (`zoo.benchmark.leases`), so that any number of
+processes, on any machines that share the run folder, do the work together: those that `devices` starts, those of
+torchrun or SLURM, and the same command given twice. Lightning Fabric brings devices and precision.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from zoo.benchmark.environment import record_environment
 from zoo.benchmark.features import Measures
 from zoo.benchmark.gallery import FIRST, Keeper
+from zoo.benchmark.leases import WAIT, Leases
 from zoo.benchmark.masks import ensure_masks, read_masks
 from zoo.benchmark.plan import FILE, MethodPlan, Plan, differences
-from zoo.benchmark.store import ROWS, Writer, failed, read_file, read_rows, write_whole
+from zoo.benchmark.reader import Block, Reader
+from zoo.benchmark.store import ROWS, Seen, StorageError, Writer, failed, read_file, read_rows, write_whole
 from zoo.benchmark.work import Bench, Broken, Item, Measured, describe, failure
-from zoo.errors import DataError, UsageError, WeightsError, ZooError
+from zoo.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -35,8 +38,7 @@ if TYPE_CHECKING:
     from zoo.module import InpaintingModule
 
 Progress = Callable[[int, int, str], None]
-CACHE_MB = 500.0
-_ERROR = "zoo-error:"
+LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class RunResult:
         rows: Measured rows.
         failed: Failure rows; the same call again tries them anew.
         expected: Rows of a complete run: methods times images.
+        missing: Rows that this call was to make and that are not there: the process that was at work on them died.
     """
 
     folder: Path
     rows: int
     failed: int
     expected: int
+    missing: int = 0
 
     @property
     def complete(self) -> bool:
@@ -72,22 +76,25 @@ def run(
 ) -> RunResult:
     """Measures what a plan asks for and its run folder does not hold yet.
 
-    Rows are on disk as they are made: whatever ends this call, the same call goes on from there. None of the arguments
-    but `plan` changes a bit of any row.
+    Rows are on disk as they are made: whatever ends this call, the same call goes on from there. It returns when no row
+    is left to be made, be it by others: what they have in hand is waited for, and taken over where they end. None of
+    the arguments but `plan` changes a bit of any row.
 
     Args:
         plan: What to measure (`make_plan`).
         out: The run folder; None is `runs/<plan.name>`.
         workers: Loader processes, of each process.
         devices: Processes, each on a device of its own (GPUs) or sharing the CPU. More than one are started afresh, so
-            the caller's script needs `if __name__ == "__main__"`.
-        shard: (i, n), 0 <= i < n: only this part of the work, for machines that share nothing but the folder.
+            the caller's script needs `if __name__ == "__main__"`. Under torchrun and SLURM, which start processes
+            themselves, each call is one.
+        shard: (i, n), 0 <= i < n: only this part of the work, be it alone.
         progress: Called with the rows done, the rows to do in all, and the label of the method at work (empty where
             several processes are at work).
 
     Raises:
-        UsageError: The folder holds another plan, or another process works on the same part.
-        DataError: The disk is full, or masks are missing.
+        UsageError: The folder holds another plan.
+        StorageError: The disk is full; all rows that could be written are there. A `DataError`.
+        DataError: Masks are missing, or rows are damaged.
     """
     part, parts = shard or (0, 1)
     if not 0 <= part < parts:
@@ -96,22 +103,51 @@ def run(
         raise UsageError(f"devices {devices} and workers {workers} make no sense")
     folder = Path("runs") / plan.name if out is None else Path(out)
     _claim(folder, plan)
-    ensure_masks(folder, plan)
+    with Leases(folder) as leases, leases.turn("masks"):
+        ensure_masks(folder, plan)
     record_environment(folder, plan)
-    job = _Job(plan, folder, workers, part, parts)
-    if devices == 1:
-        job(_fabric(plan, 1), progress)
+    place = launched()
+    job = Job(plan, folder, workers, part, parts, place.local)
+    if devices == 1 or place.world > 1:
+        job(progress)
+        missing = 0
     else:
-        with _watched(job, devices, progress), _no_orphans(), _unwrapped():
-            _fabric(plan, devices).launch(job)
+        from zoo.benchmark.processes import launch
+
+        missing = launch(job, devices, progress)
     labels = {method.label for method in plan.methods}
     rows = [row for row in read_rows(folder) if row["method"] in labels]
-    bad = sum(map(failed, rows))
-    return RunResult(folder, len(rows) - bad, bad, plan.count * len(plan.methods))
+    bad, expected = sum(map(failed, rows)), plan.count * len(labels)
+    return RunResult(folder, len(rows) - bad, bad, expected, expected - len(rows) if parts == 1 else missing)
+
+
+class Place(NamedTuple):
+    """Which of the processes this is that torchrun or SLURM has started.
+
+    Attributes:
+        rank: Among all; the first one reports.
+        world: How many there are; 1 where neither has started this process.
+        local: Among those of this machine: the number of its device.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+
+def launched() -> Place:
+    """What the environment says of this process."""
+    for names in LAUNCHERS:
+        values = [os.environ.get(name, "") for name in names]
+        if all(value.isdecimal() for value in values[:2]):
+            return Place(*(int(value) if value.isdecimal() else 0 for value in values))
+    return Place()
 
 
 def _claim(folder: Path, plan: Plan) -> None:
     """Writes the plan into its folder, or checks that it is the one that lies there."""
+    # Looked at before the plan is: another process may be making the folder, and writes the plan first.
+    others = [path for path in folder.iterdir() if FILE not in path.name] if folder.exists() else []
     if (folder / FILE).exists():
         there = Plan.read(folder)
         if there.hash != plan.hash:
@@ -121,95 +157,168 @@ def _claim(folder: Path, plan: Plan) -> None:
                 where=str(folder),
                 remedy="choose another --out, or leave it out: every plan has a folder of its own",
             )
-        if there != plan:  # places, and what is left out or skipped here: the last call's count
-            write_whole(folder / FILE, plan.to_json().encode())
-        return
-    if folder.exists() and any(folder.iterdir()):
+        if there == plan:
+            return  # else places, and what is left out or skipped here: the last call's count
+    elif others:
         raise UsageError("this folder is not empty and holds no plan", str(folder), "choose an empty one for --out")
     write_whole(folder / FILE, plan.to_json().encode())
 
 
-def _fabric(plan: Plan, devices: int) -> Fabric:
+def _fabric(plan: Plan, local: int) -> Fabric:
+    """One process on one device: this library's processes have no word with each other, whoever started them."""
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies.ddp import DDPStrategy
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-    # Spawned, not forked: OpenMP's threads do not survive a fork, and this process may have used them.
-    strategy: Any = DDPStrategy(start_method="spawn") if devices > 1 else "auto"
+    devices: Any = [local % max(1, torch.cuda.device_count())] if plan.accelerator == "cuda" else 1
     precision: Any = plan.precision
-    return Fabric(accelerator=plan.accelerator, devices=devices, strategy=strategy, precision=precision)
+    return Fabric(accelerator=plan.accelerator, devices=devices, precision=precision, plugins=LightningEnvironment())
 
 
-def blocks(count: int, batch_size: int) -> list[range]:
+def blocks(count: int, batch_size: int) -> list[Block]:
     """The fixed work list: positions in the plan's list of images, `batch_size` at a time."""
     return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
 
 
+def lease_of(method: MethodPlan, block: Block) -> str:
+    """The name of the lease on a block of a method's images."""
+    return f"{method.file_name}-{block.start}"
+
+
 @dataclass(frozen=True)
-class _Job:
-    """What one process does; picklable, so that it can be sent to a process of its own."""
+class Job:
+    """What one process does; picklable, so that it can be sent to a process of its own.
+
+    Attributes:
+        plan: What to measure.
+        folder: The run folder.
+        workers: Loader processes.
+        part: Of the work, 0 <= part < parts.
+        parts: How many parts there are.
+        local: The number of its device.
+    """
 
     plan: Plan
     folder: Path
-    workers: int
-    part: int
-    parts: int
+    workers: int = 0
+    part: int = 0
+    parts: int = 1
+    local: int = 0
 
-    def blocks(self, rank: int, world: int) -> list[range]:
-        """The blocks of one of the `world` processes that share this part."""
-        return blocks(self.plan.count, self.plan.batch_size)[self.part * world + rank :: self.parts * world]
+    def blocks(self) -> list[Block]:
+        """The blocks of this part."""
+        return blocks(self.plan.count, self.plan.batch_size)[self.part :: self.parts]
 
-    def __call__(self, fabric: Fabric, progress: Progress | None = None) -> None:
-        rank, world = fabric.global_rank, fabric.world_size
-        try:
-            with _threads(self.plan.threads):
-                writer = f"{self.part * world + rank}of{self.parts * world}"
-                self._work(fabric, self.blocks(rank, world), writer, progress)
-        except ZooError as error:
-            if world == 1:
-                raise
-            # The parent sees the text of a child's traceback only: the error travels in it.
-            fields = [type(error).__name__, error.what, error.where, error.remedy]
-            raise RuntimeError(_ERROR + json.dumps(fields)) from error
-
-    def _work(self, fabric: Fabric, mine: list[range], writer: str, progress: Progress | None) -> None:
+    def data(self) -> Dataset:
+        """The images."""
         from zoo.data import open_dataset
-        from zoo.data.masked import judge_of
 
         plan = self.plan
-        data = open_dataset(
+        return open_dataset(
             plan.dataset, split=plan.split, size=plan.size, root=plan.root, count=plan.count, **plan.data_options
         )
-        reader = Reader(data, plan, read_masks(self.folder))
-        stored = read_rows(self.folder)
-        counter = _Counter(progress, len(plan.methods) * sum(map(len, mine)))
-        measures = Measures(plan, self.folder, fabric.device) if plan.asked else None
-        for method in plan.methods:
-            done = {row["id"] for row in stored if row["method"] == method.label and not failed(row)}
-            lacking = measures.lacking(method.label, done) if measures else set()
-            todo = [block for block in mine if not (done - lacking).issuperset(data.ids[i] for i in block)]
-            counter.add(sum(len(b) for b in mine) - sum(len(b) for b in todo), method.label)
-            if todo:
-                if measures:
-                    measures.set_up()
-                path = self.folder / ROWS / f"{method.file_name}-{writer}.jsonl"
-                with Writer(path) as store:
-                    first = [data.ids[i] for i in range(min(FIRST, plan.count))]
-                    keeper = Keeper(self.folder, method.file_name, first, read_file(path))
-                    bench = _set_up(fabric, plan, method, judge_of(data, plan.mask), measures)
-                    for items in reader.read(todo, self.workers):
-                        measured = bench.measure(items)
-                        if measures:  # before the rows: a row promises its features
-                            measures.store(method.label, [(one.row["id"], one.features) for one in measured])
-                        _store(measured, done, store, keeper)
-                        counter.add(len(items), method.label)
+
+    def writer(self, method: MethodPlan) -> Writer:
+        """A new file of rows; later ones have later names, since of several failures the last one counts."""
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:6]}"
+        return Writer(self.folder / ROWS / f"{method.file_name}-{name}.jsonl")
+
+    def __call__(self, progress: Progress | None = None) -> None:
+        with _threads(self.plan.threads), Leases(self.folder) as leases:
+            _Work(self, leases, _Counter(progress, len(self.plan.methods) * sum(map(len, self.blocks())))).run()
 
 
-def _store(block: Sequence[Measured], done: set[str], store: Writer, keeper: Keeper) -> None:
-    """Stores the rows of a block that were missing."""
-    for measured in block:
-        if measured.row["id"] not in done:
-            keeper.keep(measured.row, measured.picture)  # before the row: a row promises its picture
-            store.append(measured.row)
+class _Work:
+    """One process at work: method by method, first on what is free, then on what is left by others that ended."""
+
+    def __init__(self, job: Job, leases: Leases, counter: _Counter) -> None:
+        self.job, self.leases, self.counter, self.plan = job, leases, counter, job.plan
+        self.data, self.fabric, self.seen = job.data(), _fabric(job.plan, job.local), Seen(job.folder)
+        self.ids = self.data.ids  # some datasets make this list each time
+        self.reader = Reader(self.data, self.plan, read_masks(job.folder))
+        self.measures = Measures(self.plan, job.folder, self.fabric.device) if self.plan.asked else None
+        self.left = {method.label: dict.fromkeys(job.blocks()) for method in self.plan.methods}
+        self.lacking: dict[str, set[str]] = {}
+        self.unwritten: StorageError | None = None
+
+    def run(self) -> None:
+        over = False
+        while any(self.left.values()):
+            idle = [not self._method(method, over) for method in self.plan.methods if self.left[method.label]]
+            if over and all(idle):
+                time.sleep(WAIT)
+            over = True
+        if self.unwritten:
+            raise self.unwritten
+
+    def _method(self, method: MethodPlan, over: bool) -> bool:
+        """Measures the blocks of a method that can be had now, and says whether there was any."""
+        if self.measures and method.label not in self.lacking:
+            self.lacking[method.label] = self.measures.lacking(method.label, self.seen.measured[method.label])
+        taken = self._take(method, over)
+        first = next(taken, None)
+        if first is None:
+            return False
+        from zoo.data.masked import judge_of
+
+        if self.measures:
+            self.measures.set_up()
+        label = method.label
+        with self.job.writer(method) as store:
+            kept = chain.from_iterable(map(read_file, sorted(store.path.parent.glob(f"{method.file_name}-*.jsonl"))))
+            always = self.ids[: min(FIRST, self.plan.count)]
+            keeper = Keeper(self.job.folder, method.file_name, always, (row for row in kept if row["method"] == label))
+            judge = judge_of(self.data, self.plan.mask, self.plan.captions)
+            bench = _set_up(self.fabric, self.plan, method, judge, self.measures)
+            # What ended a job may end this one: it takes one block at a time then, and the others are done.
+            for block, items in self.reader.read(chain([first], taken), 0 if over else self.job.workers):
+                self._store(label, bench.measure(items), store, keeper)
+                store.publish()
+                self.leases.release(lease_of(method, block))
+                self.counter.add(len(block), label)
+        return True
+
+    def _take(self, method: MethodPlan, over: bool) -> Iterator[Block]:
+        """The blocks of a method that are left and can be had, as they are asked for."""
+        left = self.left[method.label]
+        self.seen.look()
+        # Jobs end at the first block that they have in hand, as they read ahead: that one is tried last.
+        for block in reversed(tuple(left)) if over else tuple(left):
+            lease, done = lease_of(method, block), self._done(method.label, block)
+            if not done:
+                if not self.leases.take(lease, over=over):
+                    continue
+                self.seen.look()  # whoever had it before may have done it
+                done = self._done(method.label, block)
+                if done:
+                    self.leases.release(lease)
+            del left[block]
+            if done:
+                self.counter.add(len(block), method.label)
+            else:
+                yield block
+
+    def _done(self, label: str, block: Block) -> bool:
+        ids = {self.ids[index] for index in block}
+        lacking = self.lacking.get(label, set()) & ids
+        if lacking and self.measures:  # another job may have taken these features meanwhile
+            lacking = self.measures.lacking(label, lacking)
+        return not lacking and ids <= self.seen.settled[label]
+
+    def _store(self, label: str, block: Sequence[Measured], store: Writer, keeper: Keeper) -> None:
+        """Stores the rows of a block that were missing; what cannot be written costs the others nothing."""
+        try:
+            if self.measures:  # before the rows: a row promises its features
+                self.measures.store(label, [(one.row["id"], one.features) for one in block])
+        except StorageError as error:
+            self.unwritten = error
+            return
+        for one in block:
+            if one.row["id"] not in self.seen.measured[label]:
+                try:
+                    keeper.keep(one.row, one.picture)  # before the row: a row promises its picture
+                    store.append(one.row)
+                except StorageError as error:
+                    self.unwritten = error
 
 
 @dataclass(frozen=True)
@@ -258,50 +367,6 @@ def load_method(method: MethodPlan) -> InpaintingModule:
     return changed.eval()
 
 
-class Reader(torch.utils.data.Dataset[list[Item | Broken]]):
-    """Reads blocks of items; what cannot be read becomes a `Broken` one in its place.
-
-    Args:
-        data: The dataset.
-        plan: The plan.
-        masks: The masks by id, H x W in {0, 1}.
-    """
-
-    def __init__(self, data: Dataset, plan: Plan, masks: Mapping[str, NDArray[np.uint8]]) -> None:
-        from zoo.data.masked import EvaluationSet
-
-        # A mask that could not be drawn for the manifest is tried again here, so that the reason reaches the row.
-        self.items = EvaluationSet(
-            data, plan.mask, plan.mask_seed, cache_mb=CACHE_MB, captions=plan.captions, masks=masks
-        )
-        self.data = data
-        self._blocks: list[range] = []
-
-    def read(self, todo: list[range], workers: int) -> Iterator[list[Item | Broken]]:
-        """The blocks in order, read ahead by `workers` processes."""
-        self._blocks = todo
-        loader = torch.utils.data.DataLoader(
-            self, batch_size=None, num_workers=workers, generator=torch.Generator(), collate_fn=_as_it_is
-        )
-        yield from loader
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def __getitem__(self, number: int) -> list[Item | Broken]:
-        return [self._item(index) for index in self._blocks[number]]
-
-    def _item(self, index: int) -> Item | Broken:
-        try:
-            return self.items[index]
-        except Exception as error:
-            return Broken(self.data.ids[index], describe(error))
-
-
-def _as_it_is(block: list[Item | Broken]) -> list[Item | Broken]:
-    return block
-
-
 class _Counter:
     """Tells `progress` how far this process is."""
 
@@ -323,60 +388,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# --- several processes -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _no_orphans() -> Iterator[None]:
-    """Ends the processes started inside when this one is stopped: a signal reaches the parent alone."""
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-            child.join(10)
-        raise
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Raises the error for the user that a child process met, instead of its traceback."""
-    try:
-        yield
-    except Exception as error:
-        found = str(error).rpartition(_ERROR)
-        if not found[1]:
-            raise
-        name, what, where, remedy = json.JSONDecoder().raw_decode(found[2])[0]
-        kinds: dict[str, type[ZooError]] = {k.__name__: k for k in (UsageError, DataError, WeightsError)}
-        raise kinds.get(name, ZooError)(what, where, remedy) from None
-
-
-@contextmanager
-def _watched(job: _Job, devices: int, progress: Progress | None) -> Iterator[None]:
-    """Reports progress from outside, by counting the rows on disk twice a second."""
-    if progress is None:
-        yield
-        return
-    stop = threading.Event()
-    total = len(job.plan.methods) * sum(len(block) for rank in range(devices) for block in job.blocks(rank, devices))
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            progress(min(total, _count_lines(job.folder)), total, "")
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        progress(min(total, _count_lines(job.folder)), total, "")
-
-
-def _count_lines(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in (folder / ROWS).glob("*.jsonl"))

@@ -1,6 +1,6 @@
 """The page's cost: what the cost pass measured, or, where it is asked for, what the rows took; and quality against it.
 
-A cost pass leaves `RUN/cost.json`: `{"device": text, "methods": {method: {fact: number}}}` with any of the facts below.
+A cost pass leaves `RUN/cost.json` (`zoo.benchmark.cost`): `{"device": text, "methods": {method: {fact: number}}}`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.benchmark.cost import DEFINITIONS, FACTS, FILE, SECONDS
 from zoo.benchmark.plots import Costed, against_cost, metric_title
 from zoo.benchmark.store import read_json
 from zoo.benchmark.summary import Summary
@@ -21,17 +22,6 @@ from zoo.errors import DataError
 from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
 
-FILE = "cost.json"
-SECONDS = "latency_median_s"
-FACTS = {
-    SECONDS: "latency, median (s)",
-    "latency_p95_s": "latency, p95 (s)",
-    "images_per_second": "images/s",
-    "peak_mb": "peak memory (MB)",
-    "parameters": "parameters",
-    "macs": "MACs per image",
-    "evaluations": "network evaluations",
-}
 SHOWN = ("l1_hole", "psnr", "ssim", "lpips_alex", "fid_tf", "colour_fidelity")  # the first three of them that are there
 MOST = 3
 
@@ -51,7 +41,8 @@ def cost(summary: Summary, table: Table, seconds: bool) -> dict[str, Any] | None
     if path.is_file():
         content = _read(path)
         methods = {label: content["methods"].get(label, {}) for label in summary.methods}
-        note = f"Measured in a pass of its own{_device(content)}."
+        failed = "".join(f" Not measured: {label} ({why})." for label, why in content.get("failed", {}).items())
+        note = f"Measured in a pass of its own{_device(content)}. {DEFINITIONS}{failed}"
         what = "median seconds per image"
         times = {label: float(facts.get(SECONDS, math.nan)) for label, facts in methods.items()}
         return {"note": note, "rows": _facts(methods), "plots": _plots(summary, times, what)}
@@ -78,7 +69,12 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _device(content: Mapping[str, Any]) -> str:
-    return f", on {content['device']}" if content.get("device") else ""
+    """Where, and with what, as far as the record says."""
+    threads = f"{content['threads']} thread{'s' * (content['threads'] != 1)}" if content.get("threads") else ""
+    parts = [f"on {content['device']}" if content.get("device") else "", threads]
+    parts += [f"torch {content['torch']}" if content.get("torch") else ""]
+    parts += [f"{content['repeats']} repeats" if content.get("repeats") else ""]
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _facts(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

@@ -78,4 +78,4 @@ def _arrow(name: str) -> str:
 def _rank(value: Interval) -> str:
     if not value.n or not np.isfinite(value.mean):
         return "-"
-    return f"{value.mean:.2f} [{value.lo:.2f}, {value.hi:.2f}]"
+    return f"{value.mean:.2f}\n[{value.lo:.2f}, {value.hi:.2f}]"

@@ -84,7 +84,7 @@ class Plan:
         metrics: The versions that every value depends on; and of each metric that was asked for besides those of every
             run, by its name, what its values depend on (`zoo.metrics.Asked.facts`).
         version: The version of the zoo.
-        captions: Which captions are given: the images' `own`, or an edit of the dataset's (`deranged`, `recoloured`).
+        captions: Which captions are given: the images' `own`, or an edit's (`recoloured`, `renamed`, ...).
         samples: Completions drawn of each image by each stochastic method, besides the one that the table counts.
         protocol: The name of the protocol.
         protocol_sha256: Hash of the protocol's file.

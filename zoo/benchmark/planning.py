@@ -36,6 +36,7 @@ def make_plan(
     models: Sequence[str] | None = None,
     weights: Mapping[str, str | Path] | None = None,
     *,
+    leave_out: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     preset: str | None = None,
     limit: int | None = None,
@@ -66,6 +67,8 @@ def make_plan(
         models: Short names, dotted paths, or `NAME@LABEL=WEIGHTS` for a variant; None is every method whose weights
             are here and whose guidance the data provides, and the controls.
         weights: Weights files by name or label, in place of the preset's.
+        leave_out: Whether methods of `models`, too, are left out, instead of refused, where their weights are not here
+            or the data lacks their guidance; `left_out` says why.
         settings: Constructor arguments to change, by name or label: `{"ecdm": {"steps": 50}}`.
         preset: Whose weights; None is `nano` on `shapes`, elsewhere `paper` where it is here and `nano` where not.
         limit: The first so many images only.
@@ -73,7 +76,8 @@ def make_plan(
         seed: Keys the methods' own noise.
         mask_seed: Keys the masks.
         guidance: Which of `edge` and `segmentation` to show whole.
-        captions: The images' `own`, or edited ones: `deranged` (of another image), `recoloured` (another colour word).
+        captions: The images' `own`, or edited ones: `recoloured` (another colour word), `renamed` (another noun), and
+            on `shapes` also `refilled` (another fill) and `deranged` (of another scene).
         samples: Completions of each image, with seeds 1 to `samples`, that stochastic methods draw besides the one that
             the table counts; they have a table of their own.
         data_root: The folder of the data.
@@ -108,17 +112,17 @@ def make_plan(
     dataset, mask, size, split, options, metrics = settle(rules, said)
     parse_mixture(mask)
     asked = _parse_models(models, dict(weights or {}))
-    chosen, left_out = _choose(asked, preset, dataset, optional=models is None, settings=settings or {})
+    optional = leave_out or (models is None and preset is None)
+    chosen, left_out = _choose(asked, preset, dataset, optional=optional, settings=settings or {})
     size = size or _native_size(chosen)
     data = open_dataset(dataset, split=split, size=size, root=data_root, count=limit, **options)
     editor_of(data, captions, mask)
-    chosen = _served(chosen, left_out, data, optional=models is None)
+    chosen = _served(chosen, left_out, data, optional=leave_out or models is None)
     _check_samples(samples, chosen)
     ids = list(data.ids)
     if not ids:
         raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
-    path, sha = _find_manifest(manifest, dataset, split, mask, mask_seed, size, ids)
-    accelerator = _device_kind(accelerator, precision)
+    path, sha = _find_manifest(manifest, [dataset, *map(str, options.values())], split, mask, mask_seed, size, ids)
     as_given: dict[str, Any] = {"seed": seed, "mask_seed": mask_seed, "batch_size": batch_size, "precision": precision}
     as_given |= {"threads": threads, "captions": captions, "samples": samples}
     return Plan(
@@ -133,7 +137,7 @@ def make_plan(
         manifest_sha256=sha,
         methods=tuple(chosen),
         guidance=tuple(sorted(set(guidance))),
-        accelerator=accelerator,
+        accelerator=_device_kind(accelerator, precision),
         version=__version__,
         protocol=rules.name,
         protocol_sha256=rules.sha256,
@@ -233,9 +237,11 @@ def _choose(
         try:
             chosen.append(_method(label, name, path, preset, dataset, changes))
         except WeightsError as error:
-            if not optional or path or preset is not None:
+            if not optional or path:
                 raise
             left_out[label] = error.what
+    if not chosen:
+        raise WeightsError(next(iter(left_out.values())), remedy="name a method whose weights are here, or train them")
     compared = sorted(asked.keys() | {name for name, _ in asked.values()})
     unused = sorted(set(settings) - set(compared))
     if unused:
@@ -258,7 +264,7 @@ def _method(label: str, name: str, path: str, preset: str | None, dataset: str, 
         cls.check_available(changes)
         return MethodPlan(label, name, class_path(name), settings=changes)
     found = Path(path) if path else None
-    for choice in (preset,) if preset else ("nano",) if dataset == "shapes" else ("paper", "nano"):
+    for choice in presets_of(preset, dataset):
         found = found or find_weights(name, choice)
     if found is None:
         wanted = preset or "nano"
@@ -276,6 +282,11 @@ def _method(label: str, name: str, path: str, preset: str | None, dataset: str, 
     return MethodPlan(
         label, name, class_path(name), header.preset, str(trained_on), sha256(found), changes, str(found.resolve())
     )
+
+
+def presets_of(preset: str | None, dataset: str) -> tuple[str, ...]:
+    """Whose weights a comparison on a dataset takes, the first that are here; `preset` is what was asked for."""
+    return (preset,) if preset else ("nano",) if dataset == "shapes" else ("paper", "nano")
 
 
 def _check_settings(label: str, cls: type[InpaintingModule], changes: Mapping[str, Any]) -> None:
@@ -341,9 +352,13 @@ def _served(
 
 
 def _find_manifest(
-    given: str | Path | None, dataset: str, split: str, mask: str, mask_seed: int, size: int, ids: Sequence[str]
+    given: str | Path | None, names: Sequence[str], split: str, mask: str, mask_seed: int, size: int, ids: Sequence[str]
 ) -> tuple[str, str]:
-    """The path and the hash of the manifest to read masks from; ("", "") where the run draws them."""
+    """The path and the hash of the manifest to read masks from; ("", "") where the run draws them.
+
+    `names` are the dataset and the values of its options, as `benchmarks.manifests` puts them into a file's name; it
+    leaves out those that are the dataset's default.
+    """
     from zoo.benchmark.masks import covers
     from zoo.weights import sha256
 
@@ -354,11 +369,15 @@ def _find_manifest(
             remedy = "make one for this data, mask, seed and size (zoo masks make)"
             raise DataError(f"the manifest does not fit the plan: {missing}", str(path), remedy)
         return str(path.resolve()), sha256(path)
-    try:
-        shipped = resource(f"benchmarks/masks/{dataset}-{split}-{mask.replace(':', '-')}-{size}.jsonl.gz")
-    except UsageError:
-        return "", ""
-    return (str(shipped), sha256(shipped)) if not covers(shipped, ids, mask, mask_seed, size) else ("", "")
+    for parts in dict.fromkeys((tuple(names), (names[0],))):
+        try:
+            file = "-".join([*parts, split, mask.replace(":", "-"), str(size)])
+            shipped = resource(f"benchmarks/masks/{file}.jsonl.gz")
+        except UsageError:
+            continue
+        if not covers(shipped, ids, mask, mask_seed, size):
+            return str(shipped), sha256(shipped)
+    return "", ""
 
 
 # --- suites ----------------------------------------------------------------------------------------------------------
@@ -370,14 +389,15 @@ def suites() -> dict[str, str]:
     return {path.stem: str(_read_suite(path).get("description", "")) for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_suite(name: str | Path) -> dict[str, Any]:
-    """The arguments of `make_plan` that a suite stands for.
+def load_suite(name: str | Path) -> list[dict[str, Any]]:
+    """The runs of a suite: of each the arguments of `make_plan`, and `cost` where its cost is to be measured too.
 
     Args:
-        name: A shipped suite, or a YAML file whose keys are arguments of `make_plan` (and `description`).
+        name: A shipped suite, or a YAML file whose keys are arguments of `make_plan`, `cost`, `description`, and
+            `runs`: a list of what each of several runs has besides.
 
     Raises:
-        UsageError: No such suite, or a key that `make_plan` does not take.
+        UsageError: No such suite, or a key that is none of these.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -386,14 +406,17 @@ def load_suite(name: str | Path) -> dict[str, Any]:
         path = resource(f"configs/suite/{name}.yaml")
     elif not path.is_file():
         raise UsageError("no such suite file", where=str(path))
-    arguments = _read_suite(path)
-    arguments.pop("description", None)
-    known = [name for name in inspect.signature(make_plan).parameters if name != "announce"]
-    for argument in arguments:
+    shared = _read_suite(path)
+    shared.pop("description", None)
+    several = shared.pop("runs", [{}])
+    if not (isinstance(several, list) and several and all(isinstance(one, dict) for one in several)):
+        raise UsageError("`runs` is a list of `option: value` lines, one entry a run", where=str(path))
+    known = [*(name for name in inspect.signature(make_plan).parameters if name != "announce"), "cost"]
+    for argument in [*shared, *(argument for one in several for argument in one)]:
         if argument not in known:
             error = unknown_name("suite option", argument, known)
             raise UsageError(error.what, str(path), error.remedy)
-    return arguments
+    return [{**shared, **one} for one in several]
 
 
 def _read_suite(path: Path) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from zoo.benchmark.plan import MethodPlan
+from zoo.benchmark.plan import PROTOCOL, MethodPlan, Plan
 from zoo.benchmark.published_papers import METHODS, PAPERS, Cell, Measure, compared, read_published
-from zoo.benchmark.summary import MethodSummary, Summary
+from zoo.benchmark.summary import MethodSummary, Summary, summarize
 from zoo.data.base import OWN
+from zoo.errors import ZooError
 from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
 
@@ -35,6 +38,7 @@ class Beside:
         ours: Our value by our own definition.
         verdict: `reproduced`, `differs`, `not comparable` or `not in this run`.
         reason: Why it is not comparable.
+        run: The folder of the run beside this one that `theirs` is from; empty where it is from this one.
     """
 
     cell: Cell
@@ -44,14 +48,29 @@ class Beside:
     ours: Interval | None
     verdict: str
     reason: str = ""
+    run: str = ""
 
 
-def beside(summary: Summary, cells: list[Cell] | None = None) -> list[Beside]:
+def related(summary: Summary) -> list[Summary]:
+    """The runs beside this one on the same dataset that follow the protocol of a paper, as far as they can be read."""
+    own, found = summary.folder.resolve(), []
+    for path in sorted(own.parent.glob("*/plan.json")):
+        try:
+            plan = Plan.read(path.parent)
+            if path.parent != own and plan.dataset == summary.plan.dataset and plan.protocol != PROTOCOL:
+                found.append(summarize(path.parent))
+        except ZooError:  # another run's damage is not this one's
+            continue
+    return found
+
+
+def beside(summary: Summary, cells: list[Cell] | None = None, others: Sequence[Summary] | None = None) -> list[Beside]:
     """Every published value of this run's dataset and masks, beside the run's own.
 
     Args:
         summary: Of `summarize`.
         cells: Of `read_published`.
+        others: Of `related`: runs that are asked for a paper's protocol where this one follows another.
 
     Returns:
         In the order of the tables; a value of a method that the run has several of (variants) comes several times.
@@ -59,11 +78,14 @@ def beside(summary: Summary, cells: list[Cell] | None = None) -> list[Beside]:
     found = []
     cells = compared(read_published() if cells is None else cells)
     decimals = _decimals(cells)
+    others = related(summary) if others is None else others
     for cell in cells:
         if _setting_differs(cell, summary):
             continue
         methods = [m for m in summary.methods.values() if m.method.name == METHODS.get(cell.method)]
-        found += [_beside(cell, method, summary, decimals[cell.paper, cell.metric]) for method in methods]
+        for method in methods:
+            measured = _measured(cell, method, summary, others)
+            found.append(_beside(cell, measured, decimals[cell.paper, cell.metric]))
         if not methods:
             found.append(Beside(cell, "", PAPERS[cell.paper].about, None, None, NOT_MEASURED))
     return found
@@ -83,6 +105,49 @@ def elsewhere(summary: Summary, cells: list[Cell] | None = None) -> list[tuple[s
         if METHODS.get(cell.method) in names and _setting_differs(cell, summary)
     )
     return [(*place, count) for place, count in counts.items()]
+
+
+def nothing(summary: Summary, found: Sequence[Beside]) -> list[str]:
+    """What of a run has no published value at all, a line each: its dataset with its masks, or a method."""
+    plan = summary.plan
+    lines = [] if found else [f"no paper has published a value on {plan.dataset} with {plan.mask} masks"]
+    known = set(METHODS.values())
+    lines += [
+        f"no paper has published a value of {m.label}" for m in plan.methods if not m.control and m.name not in known
+    ]
+    return [f"nothing comparable: {line}" for line in lines]
+
+
+class _Measured(NamedTuple):
+    """What a published value is compared with.
+
+    Attributes:
+        summary: The run that follows the paper's protocol, or this run where none does.
+        theirs: The method in that run.
+        ours: The method in this run.
+        run: The folder of `summary`; empty where it is this run.
+    """
+
+    summary: Summary
+    theirs: MethodSummary
+    ours: MethodSummary
+    run: str = ""
+
+
+def _measured(cell: Cell, ours: MethodSummary, summary: Summary, others: Sequence[Summary]) -> _Measured:
+    wanted = PAPERS[cell.paper].protocol
+    if summary.plan.protocol != wanted:
+        for other in others:
+            if other.plan.protocol == wanted and not _setting_differs(cell, other):
+                for theirs in other.methods.values():
+                    if _same(theirs.method, ours.method):
+                        return _Measured(other, theirs, ours, other.folder.name)
+    return _Measured(summary, ours, ours)
+
+
+def _same(a: MethodPlan, b: MethodPlan) -> bool:
+    """Whether two plans ran one method with the same weights and settings."""
+    return replace(a, label=b.label, weights=b.weights) == b
 
 
 def _setting_differs(cell: Cell, summary: Summary) -> bool:
@@ -107,20 +172,20 @@ def _decimals(cells: list[Cell]) -> Counter[tuple[str, str]]:
     return found
 
 
-def _beside(cell: Cell, method: MethodSummary, summary: Summary, decimals: int) -> Beside:
+def _beside(cell: Cell, of: _Measured, decimals: int) -> Beside:
     paper = PAPERS[cell.paper]
     measure = paper.measures.get(cell.metric)
     theirs = ours = None
     if measure is not None:
-        found, ours = method.metrics.get(measure.theirs), method.metrics.get(measure.ours)
+        found, ours = of.theirs.metrics.get(measure.theirs), of.ours.metrics.get(measure.ours)
         theirs = _scaled(found, measure.scale) if found is not None and found.n else None
-    reason = _obstacle(cell, method, summary, measure, theirs)
+    reason = _obstacle(cell, of.theirs, of.summary, measure, theirs)
     verdict = NOT_COMPARABLE
     if not reason and theirs is not None:
         slack = 0.5 * 10.0**-decimals
         low, high = (theirs.mean + math.sqrt(2) * (end - theirs.mean) for end in (theirs.lo, theirs.hi))
         verdict = REPRODUCED if low - slack <= float(cell.value) <= high + slack else DIFFERS
-    return Beside(cell, method.method.label, paper.about, theirs, ours, verdict, reason)
+    return Beside(cell, of.ours.method.label, paper.about, theirs, ours, verdict, reason, of.run)
 
 
 def _scaled(value: Interval, scale: float) -> Interval:
@@ -132,13 +197,12 @@ def _obstacle(
 ) -> str:
     """What keeps a value from being compared; empty where nothing does."""
     plan, paper = summary.plan, PAPERS[cell.paper]
-    usual = getattr(plan, "protocol", "zoo")
     if cell.suspect:
-        return "the published cell is suspect"
+        return f"the published cell is {cell.note}"
     if cell.mask == "outpaint" or cell.note.startswith("out of domain"):
         return "the paper does not say enough of its masks or weights"
-    if usual != paper.protocol:
-        return f"the run's protocol is {usual}, not {paper.protocol}"
+    if plan.protocol != paper.protocol:
+        return f"the run's protocol is {plan.protocol}, not {paper.protocol}"
     if problem := _weights_differ(method.method, plan.dataset):
         return problem
     if plan.captions != OWN:

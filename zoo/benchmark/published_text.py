@@ -40,7 +40,8 @@ def _interval(value: Interval | None, digits: int) -> str:
 
 
 def _verdict(one: Beside) -> str:
-    return f"{one.verdict}: {one.reason}" if one.reason else one.verdict
+    place = f" (by {one.run})" if one.run else ""
+    return f"{one.verdict}: {one.reason}{place}" if one.reason else one.verdict + place
 
 
 def published_csv(found: list[Beside]) -> str:
@@ -48,10 +49,10 @@ def published_csv(found: list[Beside]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ends = [f"{whose}_{end}" for whose in ("theirs", "ours") for end in ("mean", "lo", "hi", "n")]
-    writer.writerow([*COLUMNS, "label", *ends, "verdict", "reason"])
+    writer.writerow([*COLUMNS, "label", *ends, "verdict", "reason", "run"])
     for one in found:
         values = [number for value in (one.theirs, one.ours) for number in _plain(value)]
-        writer.writerow([*one.cell, one.label, *values, one.verdict, one.reason])
+        writer.writerow([*one.cell, one.label, *values, one.verdict, one.reason, one.run])
     return text.getvalue()
 
 
@@ -74,7 +75,7 @@ def published_json(found: list[Beside]) -> list[dict[str, Any]]:
         {
             **one.cell._asdict(), "value": float(one.cell.value), "suspect": one.cell.suspect, "label": one.label,
             "protocol": one.protocol, "theirs": plain(one.theirs), "ours": plain(one.ours), "verdict": one.verdict,
-            "reason": one.reason,
+            "reason": one.reason, "run": one.run,
         }
         for one in found
     ]  # fmt: skip

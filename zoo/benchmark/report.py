@@ -1,26 +1,24 @@
-"""What a run becomes: a table for the terminal, and the files that `write_report` lists."""
+"""The tables of a run as cells: for the terminal, in Markdown and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
+import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from zoo.benchmark import samples
+from zoo.benchmark import edits, samples
 from zoo.benchmark.plan import PROTOCOL, MethodPlan, ordered
 from zoo.benchmark.plots import metric_title as title
-from zoo.benchmark.store import write_whole
-from zoo.benchmark.summary import Summary, summarize, to_json
+from zoo.benchmark.summary import Summary
 from zoo.data.base import OWN
 from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
 
-__all__ = ["cell", "grid", "headline", "markdown", "notices", "render_table", "table_csv", "title", "write_report"]
+__all__ = ["cell", "grid", "headline", "markdown", "notices", "render_table", "table_csv", "title"]
 
 WIDTH = 100
 
@@ -35,6 +33,8 @@ def render_table(summary: Summary, width: int = WIDTH) -> str:
     lines = [*headline(summary), *notices(summary), "", *_text_table(partial(grid, summary), width)]
     if samples_grid(summary):
         lines += ["", samples_title(summary), *_text_table(partial(samples_grid, summary), width)]
+    if edits.edits_grid(summary):
+        lines += ["", edits.control(summary), *_text_table(partial(edits.edits_grid, summary), width)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -91,6 +91,7 @@ def notices(summary: Summary) -> list[str]:
             f"captions not edited: {summary.unedited} of {plan.count} images (their rows say why); "
             "they do not count in fidelity"
         )
+    found += edits.warnings(summary)
     strangers = sorted({weights(m) for m in plan.methods if m.trained_on and m.trained_on != plan.dataset})
     found += [f"weights from other data: {text}" for text in strangers]
     found += [f"left out: {name} ({why})" for name, why in plan.left_out.items()]
@@ -175,70 +176,15 @@ def samples_grid(summary: Summary, separator: str = " ") -> list[list[str]]:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def write_report(
-    folder: str | Path, *, against: bool = False, seconds: bool = False, parquet: bool = False
-) -> list[Path]:
-    """Writes all files of the report beside the rows, and gives their paths; see `make_report`."""
-    return make_report(folder, against=against, seconds=seconds, parquet=parquet)[1]
-
-
-def make_report(
-    folder: str | Path, *, against: bool = False, seconds: bool = False, parquet: bool = False
-) -> tuple[Summary, list[Path]]:
-    """Writes all files of the report beside the rows, and gives the summary and their paths.
-
-    `summary.json` (the facts), `table.md`, `table.csv` and `table.tex` (the tables), `pairs.csv` (methods in pairs),
-    `bands.csv` (by the hole's share), `strip.png` and `index.html` (the page). But for what is asked for by the options
-    below, all of them follow from the rows alone: the same rows, made by however many processes, give the same bytes.
-
-    Args:
-        folder: The run folder.
-        against: Also `published.csv`, and on the page: the papers' numbers beside ours.
-        seconds: Also on the page: quality against the seconds that rows took, which vary from run to run.
-        parquet: Also `rows.parquet`: every row.
-
-    Raises:
-        DataError: No run folder, damaged rows, or a full disk.
-        UsageError: Parquet is asked for and cannot be written.
-    """
-    from zoo.benchmark.latex import latex
-    from zoo.benchmark.published import beside
-    from zoo.benchmark.published_text import published_csv
-    from zoo.benchmark.report_html import render_page
-    from zoo.benchmark.strip import strip_of_run
-    from zoo.benchmark.tables import read_table
-    from zoo.benchmark.tables_pairs import bands_csv, pairs_csv, side_by_side
-    from zoo.benchmark.tables_parquet import write_parquet
-
-    folder = Path(folder)
-    summary = summarize(folder)
-    table = read_table(folder, summary.plan)
-    side = side_by_side(summary, table)
-    found = beside(summary) if against else None
-    files: dict[str, bytes | None] = {
-        "table.md": markdown(summary).encode(),
-        "table.csv": table_csv(summary).encode(),
-        "table.tex": latex(summary).encode(),
-        "pairs.csv": pairs_csv(side).encode(),
-        "bands.csv": bands_csv(side).encode(),
-        "published.csv": None if found is None else published_csv(found).encode(),
-        "summary.json": (json.dumps(to_json(summary), indent=2, allow_nan=False) + "\n").encode(),
-        "index.html": render_page(summary, table, side, found, seconds).encode(),
-        "strip.png": strip_of_run(summary, table.captions),
-    }
-    written = {name: content for name, content in files.items() if content is not None}
-    for name, content in written.items():
-        write_whole(folder / name, content)
-    rows = [write_parquet(table, folder / "rows.parquet")] if parquet else []
-    return summary, [*(folder / name for name in written), *rows]
-
-
 def markdown(summary: Summary) -> str:
     """The table in Markdown, head and notices as on the terminal, then samples, fidelity and differences."""
     parts = ["\n\n".join(map(_escape, [*headline(summary), *notices(summary)])), _pipes(grid(summary))]
     several = samples_grid(summary)
     if several:
         parts.append(f"{samples_title(summary)}:\n\n" + _pipes(several))
+    moved = edits.edits_grid(summary)
+    if moved:
+        parts.append(f"Against the images' own captions. {edits.control(summary)}\n\n" + _pipes(moved))
     objects = objects_grid(summary)
     if objects:
         parts.append("By the number of objects in the scene:\n\n" + _pipes(objects))
@@ -281,7 +227,8 @@ def _pipes(rows: list[list[str]]) -> str:
 
 def _escape(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    text = re.sub(r"[\\`*|]", r"\\\g<0>", text).replace("](", "]\\(").replace("<", "&lt;")
+    return re.sub(r"[\r\n]+", " ", text)
 
 
 def table_csv(summary: Summary) -> str:

@@ -8,23 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from zoo.benchmark import report, samples
+from zoo.benchmark import edits, report, samples
 from zoo.benchmark.environment import read_environments
-from zoo.benchmark.masks import read_masks
+from zoo.benchmark.masks import Masks
 from zoo.benchmark.page_cost import cost
 from zoo.benchmark.page_gallery import gallery
 from zoo.benchmark.page_pairs import matrices, rank_table
 from zoo.benchmark.plan import PROTOCOL
 from zoo.benchmark.plots import curves, forest
-from zoo.benchmark.published import RULE, Beside, elsewhere
+from zoo.benchmark.published import RULE, Beside, elsewhere, nothing
 from zoo.benchmark.published_text import published_grid
-from zoo.benchmark.summary import Summary
+from zoo.benchmark.summary import MethodSummary, Summary
 from zoo.benchmark.tables import Table
 from zoo.benchmark.tables_pairs import SideBySide, shown
 from zoo.data.base import OWN
 from zoo.metrics.definitions import definition
 
 TEMPLATE = "report.html.j2"
+ERRORS = 20  # texts of a method: each image may have one of its own
 
 
 def render(template: str, content: dict[str, Any]) -> str:
@@ -41,6 +42,7 @@ def render(template: str, content: dict[str, Any]) -> str:
 def render_page(
     summary: Summary,
     table: Table,
+    masks: Masks,
     side: SideBySide,
     published: Sequence[Beside] | None = None,
     seconds: bool = False,
@@ -50,18 +52,24 @@ def render_page(
     Args:
         summary: Of `summarize`.
         table: Of `read_table`.
+        masks: Of `read_masks`.
         side: Of `side_by_side`.
         published: Of `beside`, for a section of the papers' numbers.
         seconds: Show what rows took where there is no cost pass.
 
     Raises:
-        DataError: The masks or the cost pass are damaged.
+        DataError: The cost pass is damaged.
     """
-    return render(TEMPLATE, page_content(summary, table, side, published, seconds))
+    return render(TEMPLATE, page_content(summary, table, masks, side, published, seconds))
 
 
 def page_content(
-    summary: Summary, table: Table, side: SideBySide, published: Sequence[Beside] | None, seconds: bool
+    summary: Summary,
+    table: Table,
+    masks: Masks,
+    side: SideBySide,
+    published: Sequence[Beside] | None,
+    seconds: bool,
 ) -> dict[str, Any]:
     """Everything the template shows: plain types, and plots as SVG."""
     plan = summary.plan
@@ -77,10 +85,12 @@ def page_content(
         "facts": _facts(summary),
         "methods": _methods(summary),
         "notices": notices,
-        "main_rows": report.grid(summary),
+        "main_rows": _weights_last(report.grid(summary, "\n")),
         "samples_title": report.samples_title(summary),
-        "samples": report.samples_grid(summary),
-        "everything": report.grid(summary, names=summary.metrics),
+        "samples": report.samples_grid(summary, "\n"),
+        "control": edits.control(summary),
+        "edits": edits.edits_grid(summary, "\n"),
+        "everything": _weights_last(report.grid(summary, "\n", summary.metrics)),
         "charts": _charts(summary),
         "curves": _curves(side),
         "cost": cost(summary, table, seconds),
@@ -89,13 +99,18 @@ def page_content(
         "ranks": rank_table(side),
         "objects": report.objects_grid(summary),
         "paired": report.paired_grid(summary) if summary.differences else [],
-        "gallery": gallery(summary, table, read_masks(summary.folder)),
+        "gallery": gallery(summary, table, masks),
         "skipped": [[", ".join(names), why] for why, names in report.skipped(summary).items()],
-        "errors": [(label, m.errors, m.failed) for label, m in summary.methods.items() if m.errors],
+        "errors": [_errors(label, method) for label, method in summary.methods.items() if method.errors],
         "definitions": _definitions(summary),
         "plan_text": json.dumps(asdict(plan), indent=2, sort_keys=True),
         "environment_text": json.dumps(environments, indent=2),
     }
+
+
+def _weights_last(rows: list[list[str]]) -> list[list[str]]:
+    """The table with its longest column at the end, so that a phone shows values beside the names of methods."""
+    return [[name, *values, weights] for name, weights, *values in rows]
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
@@ -126,6 +141,12 @@ def _methods(summary: Summary) -> list[list[str]]:
     return rows
 
 
+def _errors(label: str, method: MethodSummary) -> tuple[str, list[tuple[str, int]], int, int]:
+    """The most frequent errors of a method, the failures in all, and how many other texts there are."""
+    texts = list(method.errors.items())
+    return label, texts[:ERRORS], method.failed, len(texts[ERRORS:])
+
+
 def _charts(summary: Summary) -> list[dict[str, str]]:
     """The intervals of each metric; `truth` is left off: its perfect score would squeeze the others together."""
     labels = shown(summary)
@@ -153,6 +174,7 @@ def _published(summary: Summary, found: Sequence[Beside] | None) -> dict[str, An
         "rule": RULE,
         "rows": published_grid(list(found)) if found else [],
         "protocols": list(protocols.items()),
+        "nothing": nothing(summary, found),
         "elsewhere": [["paper", "measured on", "method", "values"], *places] if places else [],
     }
 

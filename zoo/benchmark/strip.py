@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.benchmark.gallery import FIRST, TRUTH, encode_png, read_picture
-from zoo.benchmark.masks import read_masks
 
 if TYPE_CHECKING:
+    from zoo.benchmark.masks import Masks
     from zoo.benchmark.plan import Plan
     from zoo.benchmark.summary import Summary
 
@@ -89,10 +89,9 @@ def _shortened(text: str, width: int, pen: Any, font: Any) -> str:
     return text
 
 
-def strip_of_run(summary: Summary, given: Mapping[str, str]) -> bytes | None:
+def strip_of_run(summary: Summary, masks: Masks, given: Mapping[str, str]) -> bytes | None:
     """The strip of a run as PNG, with the captions that were given by id; None where no picture was kept."""
     plan, folder = summary.plan, summary.folder
-    masks = read_masks(folder)
     labels = shown(plan)
     files = {method.label: method.file_name for method in plan.methods}
     rows: list[list[Image | None]] = []

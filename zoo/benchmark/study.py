@@ -24,11 +24,11 @@ from zoo.benchmark.masks import Masks, read_masks
 from zoo.benchmark.plan import Plan, canonical
 from zoo.benchmark.store import write_whole
 from zoo.benchmark.strip import hide_grey
-from zoo.benchmark.tables import read_table
+from zoo.benchmark.tables_read import read_table
 from zoo.errors import DataError, UsageError
 from zoo.keyed import key, permutation
 
-FOLDER, PAGE, KEY = "study", "index.html", "key.json"
+FOLDER, PAGE, KEY = "study", "index.html", "study-key.json"
 TEMPLATE = "study.html.j2"
 NATURALNESS, AGREEMENT = "naturalness", "semantic_consistency"
 LOSSLESS = 128  # up to this side pictures are PNG, above it WebP that shows no artifacts of its own
@@ -37,7 +37,7 @@ LETTERS = string.ascii_uppercase
 
 
 def make_study(folder: str | Path, count: int, seed: int = 0) -> tuple[Path, Path]:
-    """Writes `RUN/study/index.html` and `RUN/study/key.json`; the same call gives the same bytes.
+    """Writes `RUN/study/index.html` and, outside the folder for raters, `RUN/study-key.json`; always the same bytes.
 
     The trained methods take part, and the control `truth` where the run has it; of a run of controls, all of them.
 
@@ -77,8 +77,8 @@ def make_study(folder: str | Path, count: int, seed: int = 0) -> tuple[Path, Pat
         "questions": {str(k): {"id": sample, "options": options[sample]} for k, sample in enumerate(ids, 1)},
     }  # fmt: skip
     write_whole(place / PAGE, _page(name, criteria, questions).encode())
-    write_whole(place / KEY, (json.dumps(content, indent=1) + "\n").encode())
-    return place / PAGE, place / KEY
+    write_whole(folder / KEY, (json.dumps(content, indent=1) + "\n").encode())
+    return place / PAGE, folder / KEY
 
 
 def compared(plan: Plan) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.benchmark.store import read_json
-from zoo.benchmark.study import FOLDER, KEY
+from zoo.benchmark.study import KEY
 from zoo.errors import DataError
 from zoo.metrics.comparison import Comparison, compare, intervals
 from zoo.metrics.statistics import Interval
@@ -64,7 +64,7 @@ def rank_answers(folder: str | Path, paths: Sequence[Path]) -> Ranking:
     """Evaluates the answers to the study of a run.
 
     Args:
-        folder: The run folder, with `study/key.json`.
+        folder: The run folder, with `study-key.json`.
         paths: Files that raters downloaded from the page, one per rater.
 
     Raises:
@@ -86,7 +86,7 @@ def rank_answers(folder: str | Path, paths: Sequence[Path]) -> Ranking:
 
 
 def _read_key(folder: Path) -> Mapping[str, Any]:
-    path = folder / FOLDER / KEY
+    path = folder / KEY
     if not path.is_file():
         raise DataError("this run has no study", str(path), f"zoo report {folder} --study 100 makes one")
     try:
@@ -105,7 +105,8 @@ def _take(path: Path, study: Mapping[str, Any], answers: Answers) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"this is no file of answers: {error}", str(path), "download it from the page again") from error
     if there != study["study"]:
-        raise DataError(f"these answer study {there}, not {study['study']}", str(path), "use the run that they are of")
+        remedy = "name the run that they are of, or make its study of then again: --study with as many images"
+        raise DataError(f"these answer study {there}, not {study['study']}", str(path), remedy)
     seen = set()
     for number, answer in enumerate(given, 1):
         where = f"{path}, answer {number}"

@@ -20,27 +20,50 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from zoo.benchmark import samples
 from zoo.benchmark.distributions import Sets, distributions
 from zoo.benchmark.plan import PROTOCOL, MethodPlan, Plan
 from zoo.benchmark.plan import ordered as ordered
-from zoo.benchmark.store import KEY, VARYING, Row, by_method, failed, read_rows
-from zoo.errors import DataError
-from zoo.metrics.statistics import Interval, interval, paired_difference
+from zoo.benchmark.tables import META as META
+from zoo.benchmark.tables import Numbers, Table
+from zoo.benchmark.tables_read import read_table
+from zoo.metrics.comparison import intervals_each
+from zoo.metrics.statistics import Interval
 
-META = frozenset(
-    {*KEY, *VARYING, "preset", "trained_on", "objects", "hole_ratio", "image_hash", "mask_hash", "undefined"}
-    | {"batch", "error", "unedited", samples.KEY}
-)
 FIDELITY = ("colour_fidelity", "shape_fidelity", "colour_given", "shape_given")
 MAIN = ("l1_hole", "psnr", "ssim", *FIDELITY)
 PAIRED = ("l1_hole", "ssim_hole", "colour_fidelity", "colour_given")
 BASELINE = "telea"
+
+
+METRIC, OBJECTS, DIFFERENCE = "metric", "objects", "difference"
+NOTHING = Interval(math.nan, math.nan, math.nan, 0)
+
+
+class _Column(NamedTuple):
+    """What a mean is of.
+
+    Attributes:
+        kind: `metric`, `objects`, `samples` or `difference`.
+        label: The method.
+        name: The metric.
+        part: The number of objects, the way samples are taken together, or the method that is taken away.
+    """
+
+    kind: str
+    label: str
+    name: str
+    part: str = ""
+
+
+Columns = dict[_Column, Numbers]
 
 
 @dataclass(frozen=True)
@@ -148,19 +171,22 @@ def summarize(folder: str | Path) -> Summary:
     """
     folder = Path(folder)
     plan = Plan.read(folder)
-    return summarize_rows(folder, plan, read_rows(folder))
+    return summarize_table(folder, plan, read_table(folder, plan))
 
 
-def summarize_rows(folder: Path, plan: Plan, rows: Sequence[Row]) -> Summary:
-    """As `summarize`, of rows at hand."""
-    _check_pixels(rows)
-    groups = by_method(rows)
-    sets = distributions(folder, plan, groups)
-    methods = {method.label: _method(method, plan, groups.get(method.label, []), sets) for method in plan.methods}
-    unedited = len({row["id"] for row in rows if row.get("unedited")})
+def summarize_table(folder: Path, plan: Plan, table: Table) -> Summary:
+    """As `summarize`, of the rows of `read_table`."""
+    sets = distributions(folder, plan, {label: table.outlines(label) for label in table.labels})
+    columns: Columns = {}
+    for label in table.labels:
+        columns |= _columns(table, label)
+    columns |= _differences(plan, table)
+    means = dict(zip(columns, intervals_each(columns.values()), strict=True))
+    methods = {method.label: _method(method, plan, table, means, sets) for method in plan.methods}
+    differences = [Difference(key.name, key.label, key.part, means[key]) for key in columns if key.kind == DIFFERENCE]
     skipped = plan.skipped | sets.skipped
     skipped = {name: skipped[name] for name in ordered(skipped)}
-    return Summary(folder, plan, methods, tuple(_differences(plan, groups)), unedited, skipped)
+    return Summary(folder, plan, methods, tuple(differences), len(table.unedited), skipped)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
@@ -206,75 +232,74 @@ def _plain_samples(summary: Summary) -> dict[str, Any]:
     return {"n": summary.plan.samples, "methods": methods}
 
 
-def _check_pixels(rows: Sequence[Row]) -> None:
-    seen: dict[str, tuple[Any, Any]] = {}
-    for row in rows:
-        if failed(row):
-            continue
-        pixels = (row.get("image_hash"), row.get("mask_hash"))
-        if seen.setdefault(row["id"], pixels) != pixels:
-            raise DataError(
-                "the methods were measured on different pixels of the same image: the data changed during the run",
-                where=row["id"],
-                remedy="run the benchmark into another folder",
-            )
+def _columns(table: Table, label: str) -> Columns:
+    """Every column of values of a method that a summary has the mean of."""
+    place = table.labels.index(label)
+    columns: Columns = {}
+    if not table.measured[:, place].any():
+        return columns
+    for name in table.metrics:
+        values = table.values[name][:, place]
+        columns[_Column(METRIC, label, name)] = values
+        if name in FIDELITY:
+            judged = np.isfinite(values) & np.isfinite(table.objects)
+            for number in np.unique(table.objects[judged]):
+                columns[_Column(OBJECTS, label, name, str(int(number)))] = values[table.objects == number]
+    for key, found in table.values.items():
+        values = found[:, place]
+        if key.startswith(f"{samples.KEY}.") and np.isfinite(values).any():
+            _, name, *way = key.split(".")
+            columns[_Column(samples.KEY, label, name, *way)] = values
+    return columns
 
 
-def _method(method: MethodPlan, plan: Plan, rows: Sequence[Row], sets: Sets) -> MethodSummary:
-    good = [row for row in rows if not failed(row)]
-    bad = [row for row in rows if failed(row)]
-    metrics = {
-        name: interval(_values(name, good)) for name in {name for row in good for name in row if name not in META}
-    }
-    metrics |= sets.values.get(method.label, {})
-    by_objects = {}
-    for name in FIDELITY:
-        numbers = sorted({row["objects"] for row in good if row.get("objects") and row.get(name) is not None})
-        if numbers:
-            by_objects[name] = {k: interval(_values(name, [r for r in good if r["objects"] == k])) for k in numbers}
-    return MethodSummary(
-        method,
-        {name: metrics[name] for name in ordered(metrics)},
-        len(good),
-        len(bad),
-        plan.count - len(good) - len(bad),
-        dict(Counter(row["error"] for row in bad).most_common()),
-        by_objects,
-        _samples([row[samples.KEY] for row in good if samples.KEY in row]),
-    )
-
-
-def _samples(stored: Sequence[dict[str, Any]]) -> SampleSummary | None:
-    if not stored:
-        return None
-    found = {name: [one.get(name, {}) for one in stored] for name in samples.MEASURED}
-    metrics = {
-        name: {way: interval(_values(way, values)) for way in (samples.MEAN, samples.BEST)}
-        for name, values in found.items()
-        if any(values)
-    }
-    return SampleSummary(metrics, interval(_values(samples.DIVERSITY, stored)), len(stored))
-
-
-def _values(name: str, rows: Sequence[Row]) -> list[float]:
-    """The values of a metric; NaN where a row has none."""
-    return [math.nan if row.get(name) is None else float(row[name]) for row in rows]
-
-
-def _differences(plan: Plan, groups: dict[str, list[Row]]) -> list[Difference]:
+def _differences(plan: Plan, table: Table) -> Columns:
+    """Trained methods minus the baseline control, on the images that both completed."""
     controls = [m.label for m in plan.methods if m.control and m.name not in ("truth",)]
     against = BASELINE if BASELINE in controls else next(iter(controls), None)
-    found: list[Difference] = []
+    columns: Columns = {}
     for method in plan.methods:
         if against is None or method.control:
             continue
         for metric in PAIRED:
-            ours, theirs = (
-                {row["id"]: row[metric] for row in groups.get(label, []) if row.get(metric) is not None}
-                for label in (method.label, against)
-            )
-            both = sorted(ours.keys() & theirs.keys())
-            if both:
-                value = paired_difference([ours[i] for i in both], [theirs[i] for i in both])
-                found.append(Difference(metric, method.label, against, value))
-    return found
+            if metric in table.values:
+                ours, theirs = table.columns(metric, [method.label, against]).values()
+                if np.isfinite(ours - theirs).any():
+                    columns[_Column(DIFFERENCE, method.label, metric, against)] = ours - theirs
+    return columns
+
+
+def _method(
+    method: MethodPlan, plan: Plan, table: Table, means: Mapping[_Column, Interval], sets: Sets
+) -> MethodSummary:
+    label = method.label
+    n, errors = int(table.measured[:, table.labels.index(label)].sum()), table.failures[label]
+    mine = {key: value for key, value in means.items() if key.label == label}
+    metrics = {key.name: value for key, value in mine.items() if key.kind == METRIC} | sets.values.get(label, {})
+    by_objects: dict[str, dict[int, Interval]] = {}
+    for name in FIDELITY:
+        found = {int(key.part): value for key, value in mine.items() if (key.kind, key.name) == (OBJECTS, name)}
+        by_objects |= {name: found} if found else {}
+    return MethodSummary(
+        method,
+        {name: metrics[name] for name in ordered(metrics)},
+        n,
+        len(errors),
+        plan.count - n - len(errors),
+        dict(Counter(errors[sample] for sample in sorted(errors)).most_common()),
+        by_objects,
+        _samples({(key.name, key.part): value for key, value in mine.items() if key.kind == samples.KEY}),
+    )
+
+
+def _samples(found: dict[tuple[str, str], Interval]) -> SampleSummary | None:
+    """What several samples say, from the mean of each metric by each way."""
+    if not found:
+        return None
+    n = found["n", ""].n
+    metrics = {
+        name: {way: found[name, way] for way in (samples.MEAN, samples.BEST)}
+        for name in samples.MEASURED
+        if (name, samples.MEAN) in found
+    }
+    return SampleSummary(metrics, found.get((samples.DIVERSITY, ""), NOTHING), n)

@@ -14,6 +14,20 @@ from zoo.errors import UsageError
 REMEDY = 'pip install "inpainting-zoo[parquet]" (pyarrow, about 45 MB); table.csv and rows/*.jsonl need nothing'
 
 
+def require_pyarrow() -> Any:
+    """The library, for those who want to know before the work that it is there.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError("Parquet files need pyarrow, which is not installed", remedy=REMEDY) from error
+    return pyarrow
+
+
 def write_parquet(table: Table, path: Path) -> Path:
     """Writes the rows that count, a column per field; lists and samples become JSON text.
 
@@ -28,13 +42,7 @@ def write_parquet(table: Table, path: Path) -> Path:
         UsageError: pyarrow is not installed.
         DataError: The disk is full.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            "Parquet files need pyarrow, which is not installed", where=str(path), remedy=REMEDY
-        ) from error
+    pyarrow = require_pyarrow()
     kinds: dict[str, set[type]] = {}
     for row in table.rows():
         for name, value in row.items():

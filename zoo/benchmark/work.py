@@ -24,6 +24,8 @@ from torch import Tensor
 
 from zoo.batch import finish_batch
 from zoo.benchmark import samples
+from zoo.benchmark.edits import NAMES as MOVED
+from zoo.benchmark.edits import movement
 from zoo.benchmark.features import Measures, Pair
 from zoo.benchmark.plan import MethodPlan, Plan
 from zoo.benchmark.store import Row
@@ -122,6 +124,8 @@ class Bench:
     judge: Judge | None = None
     measures: Measures | None = None
     capacity: int = field(default=0)
+    _ids: list[str] = field(default_factory=list, init=False)
+    _first: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.capacity = self.capacity or self.plan.batch_size
@@ -133,10 +137,11 @@ class Bench:
             items: At most `batch_size` items of `zoo.data.masked`, or `Broken` ones.
         """
         results: dict[int, Measured] = {}
+        self._ids = [item.id if isinstance(item, Broken) else item["id"] for item in items]
         for place, item in enumerate(items):
             if isinstance(item, Broken):
                 results[place] = failure(self.plan, self.method, item.id, item.error)
-            elif missing := sorted((self._wanted() & {"caption", "segmentation"}) - item.keys()):
+            elif missing := sorted((self.wanted() & {"caption", "segmentation"}) - item.keys()):
                 text = f"the image has no {', '.join(missing)}, which the method needs"
                 results[place] = failure(self.plan, self.method, item["id"], text, item)
         good = [place for place in range(len(items)) if place not in results]
@@ -161,6 +166,7 @@ class Bench:
 
     def _compute(self, slots: list[Item], good: list[int]) -> dict[int, Measured]:
         """Completes a full block, in parts where memory does not hold it, and measures its good places."""
+        before = self.capacity
         while True:
             try:
                 capacity = self.capacity
@@ -174,19 +180,22 @@ class Bench:
                 return results
             except Exception as error:
                 if not out_of_memory(error) or self.capacity == 1:
+                    self.capacity = before  # a smaller one did not help, and would change the other images' bits
                     raise
                 self.capacity //= 2
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _part(self, items: list[Item], places: list[int], offset: int) -> dict[int, Measured]:
+        self._first = self._ids[offset]  # also where it cannot be read: the others' bits must not tell
         started = time.perf_counter()
-        raw, image, truth, mask = self._complete(items, self.plan.seed)
+        raw, image, truth, mask = self.complete(items, self.plan.seed)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = (time.perf_counter() - started) / len(items)
         composite = to_uint8(image)
         values = {name: value.cpu() for name, value in per_image(composite, truth, mask, raw).items()}
+        values |= self._movement(items, composite)
         features: list[dict[str, Pair]] = [{} for _ in items]
         if self.measures is not None:
             captions = [item.get("caption", "") for item in items]
@@ -224,11 +233,22 @@ class Bench:
             return drawn
         for seed in range(1, self.plan.samples + 1):
             with self.module.sampling():
-                _, image, truth, mask = self._complete(items, seed)
+                _, image, truth, mask = self.complete(items, seed)
             composite = to_uint8(image)
             values = {k: v.tolist() for k, v in per_image(composite, truth, mask).items() if k in samples.MEASURED}
             drawn.append(Drawn(composite.cpu(), values, _not_finite(image)))
         return drawn
+
+    def _movement(self, items: list[Item], composite: Tensor) -> dict[str, Tensor]:
+        """Where captions are edited: how far the composites are from those with the images' own captions."""
+        if self.plan.captions == OWN:
+            return {}
+        own = [{**item, "caption": item["own_caption"]} if "caption" in item else item for item in items]
+        _, image, _, mask = self.complete(own, self.plan.seed)
+        lost = torch.tensor([bool(item.get("unedited", True)) for item in items])
+        lost |= torch.tensor(_not_finite(image)) > 0
+        moved = movement(composite, to_uint8(image), mask)
+        return {name: value.masked_fill(lost, math.nan) for name, value in moved.items()}
 
     def _sampled(self, item: Item, several: Sequence[Sample], hole: NDArray[np.uint8]) -> dict[str, Any]:
         """What the row of an image stores of its samples."""
@@ -243,32 +263,32 @@ class Bench:
             return {}
         if self.plan.captions == OWN:
             return self.judge(item["id"], composite, hole)
-        verdict = self.judge(item["id"], composite, hole, item["caption"])
-        if item["unedited"]:
+        verdict = self.judge(item["id"], composite, hole, item.get("caption", ""))
+        if item.get("unedited", True):
             return {name: value if name == "objects" else math.nan for name, value in verdict.items()}
         return verdict
 
-    def _wanted(self) -> frozenset[str]:
+    def wanted(self) -> frozenset[str]:
         """The keys of the batch that the method is given, besides image and mask."""
         return self.module.needs | (self.module.uses & set(self.plan.guidance))
 
     @torch.no_grad()
-    def _complete(self, items: list[Item], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def complete(self, items: list[Item], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Raw output, composite (floats), truth (uint8) and mask of a batch, all on the device."""
         from zoo.data.masked import collate
 
-        wanted = {"id", "image", "mask"} | (self._wanted() & {"caption", "segmentation"})
+        wanted = {"id", "image", "mask"} | (self.wanted() & {"caption", "segmentation"})
         batch = collate([{name: item[name] for name in sorted(wanted)} for item in items])
         batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         truth = batch["image"]
         finished = finish_batch(batch)
-        if "edge" in self._wanted():
+        if "edge" in self.wanted():
             from zoo.data.edges import canny
 
             finished["edge"] = canny(finished["image"])
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # A method that draws from the global generator instead of `noise` is repeatable all the same.
-            torch.manual_seed(key("benchmark", seed, items[0]["id"]))
+            torch.manual_seed(key("benchmark", seed, self._first or items[0]["id"]))
             with self.autocast():
                 completed = self.module.complete(finished, seed, self.plan.guidance)
         raw, image = completed.raw.float(), completed.image.float()
@@ -287,10 +307,12 @@ class Bench:
             row[name] = value if math.isfinite(value) else None
             if math.isfinite(value):
                 continue
-            if name in judged and math.isnan(value):
-                unedited = item.get("unedited")
-                undefined[name] = f"unedited: {unedited}" if unedited else "the caption asks for nothing to be judged"
-            elif name.startswith("clip") and not item.get("caption", "").strip():
+            unedited = item.get("unedited")
+            if unedited and (name in judged or name in MOVED):
+                undefined[name] = f"unedited: {unedited}"
+            elif name in judged and math.isnan(value):
+                undefined[name] = "the caption asks for nothing to be judged"
+            elif (name.startswith("clip") or name in MOVED) and not item.get("caption", "").strip():
                 undefined[name] = "there is no caption"
             else:
                 undefined[name] = "the mask has no hole" if ratio == 0 else f"not finite ({value})"

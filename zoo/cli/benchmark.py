@@ -4,57 +4,168 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+import signal
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zoo.cli.benchmark_fit import fit_missing
 from zoo.cli.interrupt import Stopped
 from zoo.cli.progress import Meter
-from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, UsageError, WeightsError, unknown_name
+from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, DataError, UsageError, unknown_name
 from zoo.resources import resource
 
 if TYPE_CHECKING:
-    from zoo.benchmark import Plan
+    from zoo.benchmark import Plan, RunResult
 
-AGAIN = "what is measured is stored; the same command goes on"
+AGAIN = "what is done is stored; the same command goes on"
+
+
+class Asked(NamedTuple):
+    """One run of a command.
+
+    Attributes:
+        options: Arguments of `make_plan`.
+        cost: Whether its cost is measured, too.
+    """
+
+    options: dict[str, Any]
+    cost: bool
 
 
 def run(arguments: Namespace) -> int:
-    """Measures what the run folder lacks and prints the table."""
-    options = plan_options(arguments)
-    if arguments.fit:
-        fit_missing(options)
-    from zoo.benchmark import make_plan, run, summarize, to_json, write_report
+    """Measures what the run folders lack, and prints a table of each."""
+    runs = asked_runs(arguments)
+    if arguments.fit and _launched():
+        remedy = "train first: the same command, by itself, with --fit --limit 1"
+        raise UsageError("--fit trains in one process, and several were started", remedy=remedy)
+    with _resumable():
+        failed = fit_missing([one.options for one in runs]) if arguments.fit else {}
+        plans = _plans(runs, failed)
+        codes, facts = [EXIT_FAILED_ROWS if failed else EXIT_OK], []
+        for plan, cost in plans:
+            code, found = _one_run(plan, cost, arguments, several=len(plans) > 1)
+            codes.append(code)
+            facts.append(found)
+    if arguments.json and any(facts):
+        print(json.dumps(facts[0] if len(plans) == 1 else {"runs": facts}, indent=2))
+    return max(codes)
 
-    plan = make_plan(**options, announce=lambda text: print(f"zoo benchmark: {text}", file=sys.stderr))
+
+def _launched() -> bool:
+    """Whether torchrun or SLURM has started several of this process."""
+    from zoo.benchmark.loop import launched
+
+    return launched().world > 1
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Says of an interruption that it cost nothing."""
+    try:
+        yield
+    except Stopped as error:
+        raise Stopped(error.number, AGAIN) from error
+    except KeyboardInterrupt as error:
+        raise Stopped(signal.SIGINT, AGAIN) from error
+
+
+def _plans(runs: Sequence[Asked], failed: Mapping[str, str]) -> list[tuple[Plan, bool]]:
+    """The plans of the runs, each with whether its cost is asked for; those that come to the same plan are one.
+
+    Of a suite of several runs, those after the first are left out, and that is said, where these data do not allow
+    them: captions that nobody can edit, say.
+    """
+    from zoo.benchmark import make_plan
+
+    def tell(text: str) -> None:
+        print(f"zoo benchmark: {text}", file=sys.stderr)
+
+    plans: dict[str, tuple[Plan, bool]] = {}
+    for one in runs:
+        try:
+            plan = make_plan(**{**one.options, **({"leave_out": True} if failed else {})}, announce=tell)
+        except UsageError as error:
+            if not plans:
+                raise
+            tell(f"a run of the suite is left out: {error.what}" + (f" ({error.where})" if error.where else ""))
+            continue
+        plan = replace(plan, left_out={**plan.left_out, **failed})
+        before = plans.get(plan.hash)
+        plans[plan.hash] = (plan, one.cost or (before is not None and before[1]))
+    return list(plans.values())
+
+
+def _one_run(plan: Plan, cost: bool, arguments: Namespace, *, several: bool) -> tuple[int, dict[str, Any]]:
+    """The exit code and the facts of one run, which is printed unless the facts are to be."""
+    from zoo.benchmark import summarize, to_json, write_report
+    from zoo.benchmark.loop import launched
+    from zoo.benchmark.store import StorageError
+
     _announce(plan)
+    out = Path(arguments.out) if arguments.out else Path("runs") / plan.name
+    folder = out / plan.name if arguments.out and several else out
+    code, result = _measure(plan, folder, arguments)
+    if launched().rank > 0:  # the first process of torchrun or SLURM speaks for all, which have waited for each other
+        return code, {}
+    if cost and result is not None:
+        code = max(code, _measure_cost(result))
+    try:
+        files = write_report(folder)
+    except StorageError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        code, files = EXIT_FAILED_ROWS, []
+    summary = summarize(folder)
+    if not arguments.json:
+        print_summary(summary, files)
+    return code, to_json(summary)
+
+
+def _measure(plan: Plan, folder: Path, arguments: Namespace) -> tuple[int, RunResult | None]:
+    """The exit code, and what there is; None where rows could not be written."""
+    from zoo.benchmark import run
+    from zoo.benchmark.store import ROWS, StorageError
+
     try:
         with Meter("benchmark", None, seconds=2.0) as meter:
             result = run(
                 plan,
-                Path(arguments.out) if arguments.out else None,
+                folder,
                 workers=arguments.workers or 0,
                 devices=arguments.devices or 1,
                 shard=arguments.shard,
                 progress=lambda done, total, label: _show(meter, done, total, label),
             )
-    except Stopped as error:
-        raise Stopped(error.number, AGAIN) from error
-    except KeyboardInterrupt as error:
-        raise Stopped(2, AGAIN) from error
-    files = write_report(result.folder)
-    summary = summarize(result.folder)
-    if arguments.json:
-        print(json.dumps(to_json(summary), indent=2))
-    else:
-        print_summary(summary, files)
-    if result.failed:
-        print(f"zoo: {result.failed} of {result.expected} rows failed; the report says why", file=sys.stderr)
-        return EXIT_FAILED_ROWS
-    return EXIT_OK
+    except StorageError as error:
+        if not (folder / ROWS).is_dir():
+            raise
+        print(f"zoo: {error}", file=sys.stderr)
+        return EXIT_FAILED_ROWS, None
+    for count, what in ((result.failed, "failed"), (result.missing, "are missing")):
+        if count:
+            print(f"zoo: {count} of {result.expected} rows {what}; the report says why", file=sys.stderr)
+    return EXIT_FAILED_ROWS if result.failed or result.missing else EXIT_OK, result
+
+
+def _measure_cost(result: RunResult) -> int:
+    """The cost pass of a run that has all its rows."""
+    from zoo.benchmark import measure_cost
+
+    if not result.complete:
+        print("zoo benchmark: the cost is measured once all rows are there", file=sys.stderr)
+        return EXIT_OK
+    with Meter("cost", None, seconds=2.0) as meter:
+        try:
+            failed = measure_cost(result.folder, progress=lambda done, total, label: _show(meter, done, total, label))
+        except DataError as error:  # the rows are there, and their report comes first
+            failed = {"any method": str(error)}
+    for label, why in failed.items():
+        print(f"zoo benchmark: the cost of {label} is not measured: {why}", file=sys.stderr)
+    return EXIT_FAILED_ROWS if failed else EXIT_OK
 
 
 def print_summary(summary: Any, files: Sequence[Path]) -> None:
@@ -107,18 +218,36 @@ def _near(path: str) -> Path:
     return Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else Path(path)
 
 
-def plan_options(arguments: Namespace) -> dict[str, Any]:
-    """The arguments of `make_plan` for a command line: the suite's, over them what was typed, then the protocol's.
+def asked_runs(arguments: Namespace) -> list[Asked]:
+    """The runs of a command line: of each the suite's options, over them what was typed, then the protocol's.
 
     Raises:
         UsageError: An unknown name, an option given twice, or one that contradicts the protocol.
     """
+    typed = _typed(arguments)
+    runs: list[dict[str, Any]] = [{}]
+    if arguments.suite is not None:
+        from zoo.benchmark import load_suite  # imports torch: after everything that can be refused without
+
+        runs = load_suite(arguments.suite)
+    found = []
+    for one in runs:
+        options = {**one, **typed}
+        cost = bool(options.pop("cost", False)) or arguments.cost
+        if typed.keys() & {"models", "preset"}:  # what was named must be there
+            options.pop("leave_out", None)
+        found.append(Asked(_settled(options, arguments), cost))
+    return found
+
+
+def _typed(arguments: Namespace) -> dict[str, Any]:
+    """The arguments of `make_plan` that were typed."""
     from zoo.cli.expand import check_data, check_mask, check_preset, one
 
     dataset = one(arguments.data, "--dataset")
     check_data(dataset)
     check_preset(arguments.preset)
-    suite = _check_suite(arguments.suite)
+    _check_suite(arguments.suite)
     typed = {
         "dataset": dataset,
         "mask": arguments.mask,
@@ -144,12 +273,7 @@ def plan_options(arguments: Namespace) -> dict[str, Any]:
     }
     _check_models(typed["models"])
     check_mask(arguments.mask)
-    chosen = {name: value for name, value in typed.items() if value is not None}
-    if suite is None:
-        return _settled(chosen, arguments)
-    from zoo.benchmark import load_suite  # imports torch: after everything that can be refused without
-
-    return _settled({**load_suite(suite), **chosen}, arguments)
+    return {name: value for name, value in typed.items() if value is not None}
 
 
 def _settled(options: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
@@ -186,12 +310,11 @@ def _features_files(text: str | None) -> dict[str, str] | None:
     return files
 
 
-def _check_suite(name: str | None) -> str | None:
+def _check_suite(name: str | None) -> None:
     if name is not None and not name.endswith((".yaml", ".yml")):
         shipped = [path.stem for path in resource("configs/suite").glob("*.yaml")]
         if name not in shipped:
             raise unknown_name("suite", name, shipped)
-    return name
 
 
 def _check_models(models: Sequence[str] | None) -> None:
@@ -246,37 +369,3 @@ def _settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _no_number(text: str) -> None:
     """Python reads NaN and Infinity as JSON; a plan, which is JSON, cannot hold them."""
     raise ValueError(text)
-
-
-def fit_missing(options: Mapping[str, Any]) -> None:
-    """Trains the methods of a plan that have no weights, one after the other, as `zoo fit` would.
-
-    Raises:
-        WeightsError: A training failed.
-    """
-    for command in fit_commands(options):
-        print(f"zoo benchmark: {' '.join(command)}", file=sys.stderr)
-        code = subprocess.run([sys.executable, "-m", "zoo", *command[1:]], stdout=sys.stderr, check=False).returncode
-        if code != EXIT_OK:
-            raise WeightsError(f"training ended with exit code {code}", where=" ".join(command))
-
-
-def fit_commands(options: Mapping[str, Any]) -> list[list[str]]:
-    """The command lines that train what a plan lacks."""
-    from zoo.models import BASELINES, CONTROLS, MODELS
-    from zoo.weights import find_weights
-
-    dataset = options.get("dataset", "shapes")
-    preset = options.get("preset") or ("nano" if dataset == "shapes" else "paper")
-    commands = []
-    for entry in options.get("models") or list(MODELS):
-        if "=" in entry or "@" in entry or entry in {*CONTROLS, *BASELINES} or entry in options.get("weights", {}):
-            continue
-        if find_weights(entry, preset) is None:
-            command = ["zoo", "fit", "--model", entry, "--data", str(dataset), "--preset", preset, "--resume", "auto"]
-            if options.get("data_root"):
-                command += ["--data.root", str(options["data_root"])]
-            for name, value in (options.get("data_options") or {}).items():
-                command += [f"--data.{name}", str(value).lower() if isinstance(value, bool) else str(value)]
-            commands.append(command)
-    return commands

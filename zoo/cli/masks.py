@@ -80,7 +80,7 @@ def _make(arguments: Namespace, name: str, kind: str) -> int:
     dataset = _open(arguments, name, arguments.limit, arguments.size)
     path = Path(arguments.out)
     drawn = canvases(dataset, "make")
-    manifest = make(path, drawn, dataset=name, split=arguments.split, kind=kind, seed=arguments.seed)
+    manifest = make(path, drawn, dataset=dataset.name, split=arguments.split, kind=kind, seed=arguments.seed)
     ratios = [entry.ratio for entry in manifest.entries.values()]
     print(f"{path}: {len(ratios)} masks, holes of {np.mean(ratios):.1%} on average, sha256 {sha256(path)}")
     return EXIT_OK

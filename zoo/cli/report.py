@@ -14,6 +14,7 @@ from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, DataError, UsageError
 if TYPE_CHECKING:
     from zoo.benchmark import Summary
     from zoo.benchmark.published import Beside
+    from zoo.benchmark.report_files import Report
 
 
 def run(arguments: Namespace) -> int:
@@ -28,17 +29,18 @@ def run(arguments: Namespace) -> int:
     from zoo.benchmark.report_gate import misses, parse_bounds
 
     bounds = parse_bounds(arguments.fail_below) if arguments.fail_below else []
-    from zoo.benchmark.report import make_report
+    from zoo.benchmark.report_files import make_report
 
     against = arguments.against is not None
-    summary, files = make_report(folder, against=against, seconds=arguments.seconds, parquet=arguments.parquet)
+    made = make_report(folder, against=against, seconds=arguments.seconds, parquet=arguments.parquet)
+    summary = made.summary
     problems = misses(summary, bounds)
-    _show(summary, files, against, arguments.json)
+    _show(made, against, arguments.json)
     if arguments.update:
         _update(Path(arguments.update), summary)
     for problem in problems:
         print(f"zoo report: not good enough: {problem}", file=sys.stderr)
-    return EXIT_FAILED_ROWS if summary.failed or problems else EXIT_OK
+    return EXIT_FAILED_ROWS if summary.failed or summary.missing or problems else EXIT_OK
 
 
 def _folder(name: str | None) -> Path:
@@ -56,31 +58,29 @@ def _folder(name: str | None) -> Path:
     return folder
 
 
-def _show(summary: Summary, files: Sequence[Path], against: bool, as_json: bool) -> None:
+def _show(made: Report, against: bool, as_json: bool) -> None:
     from zoo.benchmark import to_json
-    from zoo.benchmark.published import beside
     from zoo.benchmark.published_text import published_json
     from zoo.cli.benchmark import print_summary
 
-    found = beside(summary) if against else []
     if as_json:
-        content = to_json(summary) | ({"published": published_json(found)} if against else {})
+        content = to_json(made.summary) | ({"published": published_json(made.published)} if against else {})
         print(json.dumps(content, indent=2))
         return
-    print_summary(summary, files)
+    print_summary(made.summary, made.files)
     if against:
-        _print_published(summary, found)
+        _print_published(made.summary, made.published)
 
 
 def _print_published(summary: Summary, found: list[Beside]) -> None:
-    from zoo.benchmark.published import RULE, elsewhere
+    from zoo.benchmark.published import RULE, elsewhere, nothing
     from zoo.benchmark.published_text import published_grid
 
     print("\nthe papers' numbers")
     if found:
         print(f"{RULE}\n\n{_text(published_grid(found))}")
-    else:
-        print("No paper has published a value on this dataset with these masks.")
+    for line in nothing(summary, found):
+        print(line)
     for paper, setting, method, count in elsewhere(summary):
         print(f"not comparable: {count} values of {method} on {setting} ({paper})")
 

@@ -108,7 +108,9 @@ class Judge(Protocol):
 
 
 class CaptionEditor(Protocol):
-    """Optional half of a dataset whose every sample has a caption: captions that say something else than the picture.
+    """Captions that say something else than the picture: optional half of a dataset whose every sample has a caption.
+
+    For a dataset without it `zoo.data.caption_edits.WordEditor` edits words.
 
     Attributes:
         caption_edits: The names of the edits it knows, besides `own`.

@@ -105,7 +105,7 @@ class CelebAHQ:
             unpack_to=".",
             note="download it in a browser into the root, by which you agree to its terms; zoo data prepare unpacks it",
             saved_as="CelebAMask-HQ.zip",
-            makes="CelebAMask-HQ/CelebA-HQ-img",
+            makes=("CelebAMask-HQ/CelebA-HQ-img", "CelebA-HQ-img"),
         ),
         Source(
             what="CelebA's partition",
@@ -115,7 +115,7 @@ class CelebAHQ:
             sha256="fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7",
             note="download it in a browser (folder Eval) into the root; variant mminvertfill does without",
             saved_as="list_eval_partition.txt",
-            makes="list_eval_partition.txt",
+            makes=("list_eval_partition.txt", "CelebAMask-HQ/list_eval_partition.txt"),
         ),
     )
 

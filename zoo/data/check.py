@@ -160,7 +160,7 @@ def _shared(dataset: Dataset, root: Path, limit: int | None) -> Iterator[Checked
 
 
 def _names_files(dataset: Any) -> bool:
-    return callable(getattr(dataset, "files", None))  # `folder` has a table of that name
+    return callable(getattr(dataset, "files", None))
 
 
 def _every_file(root: Path) -> list[Path]:

@@ -98,7 +98,7 @@ class Cityscapes:
             unpack_to=".",
             note="register and download it in a browser into the root; zoo data prepare unpacks it",
             saved_as="leftImg8bit_trainvaltest.zip",
-            makes="leftImg8bit",
+            makes=("leftImg8bit",),
         ),
         Source(
             what="fine annotations",
@@ -109,7 +109,7 @@ class Cityscapes:
             unpack_to=".",
             note="register and download it in a browser into the root; zoo data prepare unpacks it",
             saved_as="gtFine_trainvaltest.zip",
-            makes="gtFine",
+            makes=("gtFine",),
         ),
     )
 

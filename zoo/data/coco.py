@@ -39,29 +39,43 @@ COUNTS: dict[str, dict[str, int]] = {
 }
 """Official numbers of images; Karpathy's train is 82,783 and the 30,504 of restval."""
 UNKNOWN = 255
-DOWNLOAD = (
-    "from https://cocodataset.org get the images (train2017.zip 18 GB, val2017.zip 1 GB) and"
-    " annotations_trainval2017.zip (241 MB), unpack them into one folder, and name it with root or ZOO_DATA; or let"
-    " zoo data prepare coco --download do so"
-)
+FIRST = {"train2017": "000000000009", "val2017": "000000000139"}
+"""The first image of each part of 2017: it tells which lie in a common folder. Names of 2014 say it themselves."""
 ABSENT = "unpack the archive of the images again, or ask for fewer (count takes the first ones)"
-LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
+
+
+def _download(variant: str | None = None) -> str:
+    """How to get what a variant needs; None is 2017."""
+    year = "2017" if variant in (None, "2017") else "2014"
+    sizes = {"2017": "train2017.zip 19 GB, val2017.zip 0.8 GB", "2014": "train2014.zip 13.5 GB, val2014.zip 6.6 GB"}
+    splits = f"caption_datasets.zip from {SOURCE.url}, " if variant == KARPATHY else ""
+    option = "" if variant is None else f" --option variant={variant}"
+    return (
+        f"from https://cocodataset.org get the images ({sizes[year]}) and annotations_trainval{year}.zip (253 MB),"
+        f" {splits}unpack them into one folder, and name it with root or ZOO_DATA; or let"
+        f" zoo data prepare coco{option} --download do so{', but for the splits' if splits else ''}"
+    )
+
+
+LAYOUT = f"{(__doc__ or '').strip()}\n\n{_download()}"
 
 
 def _source(file: str, size: int, sha256: str) -> Source:
     """One of COCO's archives. Their host serves plain http only; the hashes are those that torchvision checks."""
     kind, _, _ = file.partition("_")
     notes = kind == "annotations"
-    year = file.removesuffix(".zip")[-4:]
+    part = file.removesuffix(".zip")
+    year = part[-4:]
+    images = (part, f"images/{part}", f"images/{FIRST.get(part, f'COCO_{part}_*')}.jpg")
     return Source(
-        what=f"captions and instances of {year}" if notes else f"images of {file.removesuffix('.zip')}",
+        what=f"captions and instances of {year}" if notes else f"images of {part}",
         url=f"http://images.cocodataset.org/{'annotations' if notes else 'zips'}/{file}",
         size=size,
         licence="CC BY 4.0" if notes else "the Flickr terms of each photographer",
         sha256=sha256,
         unpack_to=".",
         automatic=True,
-        makes=f"annotations/instances_val{year}.json" if notes else file.removesuffix(".zip"),
+        makes=(f"annotations/instances_val{year}.json",) if notes else images,
     )
 
 
@@ -80,7 +94,7 @@ OF_2014 = (
     _source("train2014.zip", 13_510_573_713, "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"),
 )
 SPLITS_FILE = "dataset_coco.json"
-OF_KARPATHY = replace(SOURCE, makes=SPLITS_FILE)
+OF_KARPATHY = replace(SOURCE, makes=(SPLITS_FILE, f"annotations/{SPLITS_FILE}"))
 
 
 class Coco:
@@ -123,7 +137,7 @@ class Coco:
             raise unknown_name("variant of coco", variant, list(COUNTS))
         self.root = default_root("coco") if root is None else Path(root)
         if not self.root.is_dir():
-            raise DataError("there is no COCO folder here", where=str(self.root), remedy=DOWNLOAD)
+            raise DataError("there is no COCO folder here", where=str(self.root), remedy=_download(variant))
         self.size = size
         if variant == KARPATHY:
             annotations = self._open_karpathy(split)
@@ -242,12 +256,12 @@ def _year(root: Path, part: str) -> str:
     raise DataError(
         f"captions_{part}2017.json is missing",
         where=str(root / "annotations"),
-        remedy=f"{DOWNLOAD} (zoo data info coco)",
+        remedy=f"{_download()} (zoo data info coco)",
     )
 
 
 def _image_folder(root: Path, part: str) -> Path:
-    return first_folder((root / part, root / "images" / part, root / "images"), "the images", DOWNLOAD)
+    return first_folder((root / part, root / "images" / part, root / "images"), "the images", _download(part[-4:]))
 
 
 def _class_ids(annotations: Annotations) -> dict[int, int]:

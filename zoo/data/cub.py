@@ -88,7 +88,7 @@ class Cub:
             sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
             unpack_to=".",
             automatic=True,
-            makes="CUB_200_2011/images.txt",
+            makes=("CUB_200_2011/images.txt", "images.txt"),
         ),
         Source(
             what="outlines of the birds (optional)",
@@ -98,7 +98,7 @@ class Cub:
             sha256="dc77f6cffea0cbe2e41d4201115c8f29a6320ecb04fffd2444f51b8066e4b84f",
             unpack_to=".",
             automatic=True,
-            makes="segmentations",
+            makes=("segmentations", "CUB_200_2011/segmentations"),
         ),
         Source(
             what="captions and class-disjoint splits of Reed et al.",
@@ -108,7 +108,7 @@ class Cub:
             unpack_to=".",
             note="download it in a browser (linked from https://github.com/reedscot/cvpr2016)",
             saved_as="cvpr2016_cub.tar.gz",
-            makes="cvpr2016_cub/text_c10",
+            makes=("cvpr2016_cub/text_c10", "text_c10", "CUB_200_2011/text_c10"),
         ),
     )
 

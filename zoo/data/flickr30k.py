@@ -46,8 +46,9 @@ DOWNLOAD = (
 )
 DAMAGED = f"unpack annotations.zip of {ENTITIES} again"
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
+IMAGES = ("flickr30k-images", "flickr30k_images", "images")
 SPLIT_FILE, TOKENS = "dataset_flickr30k.json", "results_20130124.token"
-OF_KARPATHY = replace(SOURCE, makes=SPLIT_FILE)
+OF_KARPATHY = replace(SOURCE, makes=(SPLIT_FILE,))
 _PHRASE = re.compile(r"\[/EN#\d+(?:/[^\s\]]+)+\s+([^\[\]]*)\]")
 
 
@@ -59,7 +60,7 @@ def _entities(file: str, what: str, unpack_to: str, makes: str) -> Source:
         licence=LICENCE,
         unpack_to=unpack_to,
         note="get it in a browser; by using it you agree to the terms of Flickr30k",
-        makes=makes,
+        makes=(makes, f"flickr30k_entities/{makes}"),
     )
 
 
@@ -99,7 +100,7 @@ class Flickr30k:
             unpack_to=".",
             note="fill in the form on that page; the archive of the images comes by mail",
             saved_as="flickr30k-images.tar.gz",
-            makes="flickr30k-images",
+            makes=IMAGES,
         ),
         _entities("annotations.zip", "boxes and captions of Flickr30k Entities", ".", "Annotations"),
         *(_entities(f"{split}.txt", f"list of {split} images", "", f"{split}.txt") for split in SPLITS),
@@ -121,7 +122,7 @@ class Flickr30k:
         if not self.root.is_dir():
             raise DataError("there is no Flickr30k folder here", where=str(self.root), remedy=DOWNLOAD)
         self.size, self.variant, self.official = size, variant, COUNTS[variant][split]
-        names = [self.root / name for name in ("flickr30k-images", "flickr30k_images", "images")]
+        names = [self.root / name for name in IMAGES]
         self.folder = first_folder(names, "the images", DOWNLOAD)
         places = (self.root / "Annotations", self.root / "flickr30k_entities" / "Annotations")
         self.boxes = first_folder(places, "Entities' boxes", DOWNLOAD)

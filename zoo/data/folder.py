@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from zoo.data.base import SPLITS, ObjectRule, Sample
-from zoo.data.disk_cache import stamps
 from zoo.data.image import EXTENSIONS, read_image, read_mask
 from zoo.data.transforms import fit
 from zoo.errors import DataError, UsageError
@@ -43,7 +42,7 @@ class Folder:
 
     Raises:
         DataError: No folder, no images, two images of one name, images without mask or caption where others have
-            one, masks or captions of no image, or a damaged captions file.
+            one, captions of no image, or a damaged captions file.
         UsageError: `root` is not given.
     """
 
@@ -74,8 +73,8 @@ class Folder:
         named, self.skipped = _images(self.folder, masks)
         self.masks = _masks(named, masks, required=mask_root is not None)
         self.captions = _captions(named, self.folder)
-        self.files = dict(sorted(named.items())[:count])
-        self._names = list(self.files)
+        self._images = dict(sorted(named.items())[:count])
+        self._names = list(self._images)
         self._ids = [f"folder/{self.split}/{name}" for name in self._names]
 
     @property
@@ -91,7 +90,7 @@ class Folder:
         return self._ids
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._names)
 
     def sample(self, index: int) -> Sample:
         """The image at a position, with its mask and captions, resized and cropped.
@@ -100,7 +99,7 @@ class Folder:
             DataError: The image or the mask cannot be used; see `read_image` and `read_mask`.
         """
         name = self._names[index]
-        image = read_image(self.files[name])
+        image = read_image(self._images[name])
         placed = fit(image.shape[0], image.shape[1], self.size)
         mask = None
         if name in self.masks:
@@ -115,10 +114,10 @@ class Folder:
         """The captions."""
         return (self.folder / CAPTIONS,) if self.captions else ()
 
-    def identity(self, index: int) -> list[Any]:
-        """Sizes and times of the files of the sample at a position; see `zoo.data.disk_cache`."""
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The image at a position, and its mask where it has one."""
         name = self._names[index]
-        return stamps([self.files[name], *([self.masks[name]] if name in self.masks else [])], self.root)
+        return (self._images[name], *([self.masks[name]] if name in self.masks else []))
 
     def caption_texts(self) -> Iterator[str]:
         """Every caption of every image, without reading one; see `InpaintingData.captions`."""

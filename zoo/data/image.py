@@ -170,9 +170,7 @@ def _decoding(path: str | Path, what: str) -> Iterator[None]:
             f"the {what} has more pixels than is safe to decode", where=str(path), remedy="scale it down first"
         ) from error
     except Exception as error:  # decoders raise whatever a damaged file provokes: OSError, SyntaxError, struct.error
-        raise DataError(
-            f"the {what} cannot be read: {error}", where=str(path), remedy="replace or remove this file"
-        ) from error
+        raise DataError(f"the {what} cannot be read: {error}", where=str(path), remedy="get this file again") from error
 
 
 def _file(path: str | Path, what: str) -> BinaryIO:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.data.base import OWN, CaptionEditor, Dataset, Judge, Sample
 from zoo.data.cache import Cache
+from zoo.data.caption_edits import WordEditor
 from zoo.data.disk_cache import DiskCache
 from zoo.errors import DataError, UsageError, ZooError, unknown_name
 from zoo.keyed import key, numpy_generator
@@ -38,49 +39,51 @@ def canvas_of(dataset: Dataset, sample: Sample) -> Canvas:
     )
 
 
-def judge_of(dataset: Dataset, mask: str) -> Judge | None:
-    """What the dataset itself says of a completed image (id, composite, mask), or None.
+def judge_of(dataset: Dataset, mask: str, captions: str = OWN) -> Judge | None:
+    """What the dataset itself says of a completed image (id, composite, mask, caption), or None.
 
     Only under `object` masks. Outlines (`object:segmentation`) give the shape away, and of the others a mean would be
-    over the few images from which a whole object happens to be missing.
+    over the few images from which a whole object happens to be missing. A caption that the dataset did not edit itself
+    is kept from its judge.
     """
-    return getattr(dataset, "judge", None) if "object" in parse_mixture(mask).kinds else None
+    judge: Judge | None = getattr(dataset, "judge", None) if "object" in parse_mixture(mask).kinds else None
+    if judge is None or captions == OWN or hasattr(dataset, "caption_edits"):
+        return judge
+    return lambda sample_id, composite, mask, caption=None: judge(sample_id, composite, mask)
 
 
 def editor_of(dataset: Dataset, captions: str, mask: str) -> CaptionEditor | None:
-    """The dataset where it is to edit captions, None where they stay the images' own.
+    """Who edits captions: the dataset itself where it can, else `WordEditor`; None where they stay the images' own.
 
-    Only under `object` masks: an edit is about the object that the hole takes, and every image must have one.
+    A dataset's own edits are about the object that the hole takes: only under `object` masks has every image one.
 
     Args:
         dataset: Where samples come from.
-        captions: `own`, or an edit that the dataset knows.
+        captions: `own`, or the name of an edit.
         mask: The mask kind, or mixture.
 
     Raises:
-        UsageError: An unknown edit, a dataset that cannot edit captions, or masks that take no whole object.
+        UsageError: An unknown edit, a dataset without captions, or masks that take no whole object.
     """
     if captions == OWN:
         return None
-    edits: tuple[str, ...] = getattr(dataset, "caption_edits", ())
-    if not edits:
-        from zoo.data import dataset_class, names
-
-        able = [name for name in names() if hasattr(dataset_class(name), "caption_edits")]
+    itself = hasattr(dataset, "caption_edits")
+    if not itself and "caption" not in dataset.provides:
         raise UsageError(
-            f"dataset '{dataset.name}' cannot edit captions",
+            f"dataset '{dataset.name}' has no captions to edit",
             where=f"captions = {captions}",
-            remedy=f"datasets that can: {', '.join(able)}; elsewhere captions are '{OWN}'",
+            remedy=f"leave captions '{OWN}'",
         )
-    if captions not in edits:
-        raise unknown_name("kind of captions", captions, [OWN, *edits])
-    if set(parse_mixture(mask).kinds) != {"object"}:
+    editor: CaptionEditor = dataset if itself else WordEditor()  # type: ignore[assignment]  # `caption_edits` says so
+    if captions not in editor.caption_edits:
+        raise unknown_name(f"caption edit of '{dataset.name}'", captions, [OWN, *editor.caption_edits])
+    if itself and set(parse_mixture(mask).kinds) != {"object"}:
         raise UsageError(
             "captions are edited only under object masks",
             where=f"captions = {captions}, mask = {mask}",
             remedy=f"choose the mask `object`, or captions '{OWN}'",
         )
-    return dataset  # type: ignore[return-value]  # `caption_edits` says that it is one
+    return editor
 
 
 class MaskedSet(torch.utils.data.Dataset[Item]):
@@ -135,8 +138,8 @@ class MaskedSet(torch.utils.data.Dataset[Item]):
 class EvaluationSet(MaskedSet):
     """One fixed mask and one fixed caption per image: a function of (dataset, id, mask, seed), whatever the order.
 
-    Where captions are edited, an item also holds `unedited` str: why its caption is the image's own all the same, empty
-    where it is not.
+    Where captions are edited, an item with a caption also holds `own_caption` str, and `unedited` str: why its caption
+    is the image's own all the same, empty where it is not.
 
     Args:
         dataset: Where samples come from.
@@ -144,7 +147,7 @@ class EvaluationSet(MaskedSet):
         seed: The seed of the plan.
         caption: Which caption stands for an image: its "first" (specification 4.4), or one "keyed" by seed and id.
         cache_mb: See `MaskedSet`.
-        captions: `own`, or an edit of the dataset's: `deranged`, `recoloured`.
+        captions: `own`, or the name of an edit (see `editor_of`).
         masks: Masks made before by id, H x W in {0, 1}, in place of drawing them; what it lacks is drawn.
         disk: See `MaskedSet`.
 
@@ -176,9 +179,10 @@ class EvaluationSet(MaskedSet):
         choice = 0 if self.caption == "first" else _choice(len(sample.captions), "caption", self.seed, sample.id)
         mask = self._mask(sample)
         item = self._item(sample, mask, choice)
-        if self._editor is not None:
-            edited = self._editor.edit_caption(self.captions, sample, item["caption"], mask, self.seed)
-            item |= {"caption": edited.text, "unedited": edited.reason}
+        if self._editor is not None and "caption" in item:
+            own = item["caption"]
+            edited = self._editor.edit_caption(self.captions, sample, own, mask, self.seed)
+            item |= {"caption": edited.text, "own_caption": own, "unedited": edited.reason}
         return item
 
     def _mask(self, sample: Sample) -> NDArray[np.uint8]:

@@ -60,7 +60,7 @@ class MetFaces:
             licence=LICENCE,
             note="download it in a browser into the root",
             saved_as="metfaces.json",
-            makes="metfaces.json",
+            makes=("metfaces.json",),
         ),
         Source(
             what="aligned images",
@@ -69,7 +69,7 @@ class MetFaces:
             licence=LICENCE,
             note=f"download the folder in a browser into the root (all of the dataset: {PAGE})",
             saved_as="images",
-            makes="images",
+            makes=("images",),
         ),
     )
 

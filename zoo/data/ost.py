@@ -50,7 +50,8 @@ LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 
 def _archive(file: str, what: str, place: str) -> Source:
     note = "download it in a browser into the root; zoo data prepare unpacks it"
-    return Source(what=what, url=PAGE, size=0, licence=LICENCE, unpack_to=place, note=note, saved_as=file, makes=place)
+    places = (place, f"OutdoorSceneTest300/{place}") if place.endswith("300_anno") else (place,)
+    return Source(what=what, url=PAGE, size=0, licence=LICENCE, unpack_to=place, note=note, saved_as=file, makes=places)
 
 
 class OutdoorScenes:
@@ -86,7 +87,7 @@ class OutdoorScenes:
             licence=LICENCE,
             note="download the folder OutdoorSceneTrain_v2 in a browser, unpack its archives to OutdoorSceneTrain_v2",
             saved_as="OutdoorSceneTrain_v2",
-            makes="OutdoorSceneTrain_v2",
+            makes=("OutdoorSceneTrain_v2",),
         ),
     )
 

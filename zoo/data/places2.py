@@ -93,7 +93,7 @@ class Places2:
             sha256="520699e00d69b63ddc29fac54645aa00ce1c10ca42e288960aa1cf791d6e9aa9",
             unpack_to=".",
             automatic=True,
-            makes="places365_val.txt",
+            makes=("places365_val.txt",),
         ),
         Source(
             what="validation images, variant 256",
@@ -103,7 +103,7 @@ class Places2:
             sha256="24b4e639ef12a0012af525bc4cb443e4ab4aaea8369a1fb009b70e4a4aad5d48",
             unpack_to=".",
             automatic=True,
-            makes="val_256",
+            makes=("val_256",),
         ),
         Source(
             what="validation images, variant large",
@@ -113,7 +113,7 @@ class Places2:
             sha256="ddd71c418592a4c230645e238f9e52de77247461d68cd9a14a080a9ca6f27df6",
             unpack_to=".",
             automatic=True,
-            makes="val_large",
+            makes=("val_large",),
         ),
         Source(
             what="training images, variant 256",
@@ -123,7 +123,7 @@ class Places2:
             sha256="0ade5d7d38c682aa0203014a2b99ad3bf608bf1de0f151dc0d80efba54660a0a",
             unpack_to=".",
             automatic=True,
-            makes="data_256",
+            makes=("data_256", "data_256_standard"),
         ),
         Source(
             what="training images, variant large",
@@ -133,7 +133,7 @@ class Places2:
             sha256="dd232ce786836fcb0aa6d30032a95de095e79ed9ff08faeb16309a89eb8f3c97",
             unpack_to=".",
             automatic=True,
-            makes="data_large",
+            makes=("data_large", "data_large_standard"),
         ),
     )
 

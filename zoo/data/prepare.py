@@ -19,7 +19,7 @@ def downloads(root: Path) -> Path:
 def is_here(source: Source, root: Path) -> bool:
     """Whether what a download brings is in place under a root, fetched by the zoo or put there by hand."""
     if source.makes:
-        return (root / source.makes).exists()
+        return any(next(root.glob(pattern), None) is not None for pattern in source.makes)
     return _done(source, root).is_file() or (not source.unpack_to and (root / source.file).is_file())
 
 

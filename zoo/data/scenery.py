@@ -63,6 +63,7 @@ class Scenery:
             licence=LICENCE,
             note="download it in a browser and unpack it under the root",
             saved_as="scenery",
+            makes=("scenery", "*.jpg", "test"),
         ),
     )
 

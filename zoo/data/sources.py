@@ -33,8 +33,9 @@ class Source:
             the address is stable.
         note: What a person must do, or know; for a file that is not automatic, how to get it.
         saved_as: The file's name where the address does not end in it.
-        makes: A file or folder under the dataset's root that exists once this is in place, also where a person put it
-            there by hand; empty where nothing tells.
+        makes: Files or folders under the dataset's root, one of which exists once this is in place, also where a person
+            put it there by hand: one for each place that the dataset looks at. Patterns are allowed; none where nothing
+            tells.
     """
 
     what: str
@@ -46,7 +47,7 @@ class Source:
     automatic: bool = False
     note: str = ""
     saved_as: str = ""
-    makes: str = ""
+    makes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:

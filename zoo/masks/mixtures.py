@@ -1,6 +1,6 @@
 """The mixtures that methods train with, by name: `mixture:cma` stands for the text here.
 
-What a method's paper leaves open is ours. A recipe need not follow the mixture of its method's name.
+What a method's paper leaves open is ours. Each method's `paper` recipe trains with the mixture of its name.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ are drawn once for all columns: ten pairs of five methods over 36,500 images cos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -18,10 +19,13 @@ from zoo.keyed import numpy_generator
 from zoo.metrics.statistics import RESAMPLES, Interval
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)
+VALUES = 20_000_000  # in the columns that share resamples: 160 MB
 AT_ONCE = 50  # resamples; their counts take 400 bytes per image
+HELD = 200_000_000  # bytes of counts that are kept from call to call: of up to 100,000 images
 
 Better = Literal["lower", "higher"]
 Numbers = NDArray[np.float64]
+Counts = NDArray[np.uint8]
 
 
 class Comparison(NamedTuple):
@@ -81,15 +85,30 @@ def bootstrap_means(values: ArrayLike, seed: int = 0, resamples: int = RESAMPLES
     defined = ~np.isnan(table)
     filled = np.where(defined, table, 0.0)
     complete = bool(defined.all())
-    generator = numpy_generator("bootstrap", seed, n)
     means = np.full((resamples, width), np.nan)
-    for start in range(0, resamples if n else 0, AT_ONCE):
+    if n == 0:
+        return means
+    drawn = _held(seed, n, resamples) if n * resamples <= HELD else _drawn(seed, n, resamples)
+    for start, batch in zip(range(0, resamples, AT_ONCE), drawn, strict=True):
+        counts = batch.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            means[start : start + AT_ONCE] = counts @ filled / (n if complete else counts @ defined)
+    return means
+
+
+@lru_cache(maxsize=1)
+def _held(seed: int, n: int, resamples: int) -> list[Counts]:
+    """The counts of `_drawn`, for all calls about the same images one after another."""
+    return list(_drawn(seed, n, resamples))
+
+
+def _drawn(seed: int, n: int, resamples: int) -> Iterator[Counts]:
+    """How often each resample draws each image, `AT_ONCE` resamples at a time; far below 256 times for any n > 255."""
+    generator = numpy_generator("bootstrap", seed, n)
+    for start in range(0, resamples, AT_ONCE):
         rows = min(AT_ONCE, resamples - start)
         draws = generator.integers(0, n, (rows, n), dtype=np.int32) + n * np.arange(rows, dtype=np.int32)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            means[start : start + rows] = counts @ filled / (n if complete else counts @ defined)
-    return means
+        yield np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint8)
 
 
 def intervals(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> list[Interval]:
@@ -107,6 +126,27 @@ def intervals(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> lis
     """
     table = _table(values)
     return _intervals(table, bootstrap_means(table, seed), confidence)
+
+
+def intervals_each(columns: Iterable[ArrayLike]) -> list[Interval]:
+    """`interval` of each of several lists of values, NaN left out: the resamples of a length are drawn once.
+
+    Args:
+        columns: Lists of values, of any lengths.
+
+    Raises:
+        DataError: A value is infinite.
+    """
+    given = [np.asarray(column, np.float64) for column in columns]
+    kept = [np.sort(column[~np.isnan(column)]) for column in given]  # any order of rows gives the same bits
+    found: dict[int, Interval] = {}
+    for n in {len(column) for column in kept}:
+        places = [k for k, column in enumerate(kept) if len(column) == n]
+        width = max(1, VALUES // max(1, n))
+        for start in range(0, len(places), width):
+            some = places[start : start + width]
+            found |= zip(some, intervals(np.stack([kept[k] for k in some], 1)), strict=True)
+    return [found[k] for k in range(len(kept))]
 
 
 def _intervals(table: Numbers, means: Numbers, confidence: float) -> list[Interval]:

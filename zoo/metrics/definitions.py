@@ -105,6 +105,26 @@ _EVERY_RUN: dict[str, Definition] = {
         "",
         3,
     ),
+    "moved": Definition(
+        "where captions are edited: 1 where any pixel of the composite differs from the one that the method makes of "
+        "the image's own caption with the same noise, else 0 (images whose caption could not be edited do not count)",
+        "none",
+        "",
+        3,
+    ),
+    "moved_hole": Definition(
+        "where captions are edited: mean absolute difference, RGB in [0, 1], of the composite and the one that the "
+        "method makes of the image's own caption with the same noise, over the pixels of the hole alone",
+        "none",
+        "",
+        4,
+    ),
+    "moved_known": Definition(
+        "as moved_hole, over the known pixels: 0, for both composites hold the image's own",
+        "none",
+        "",
+        4,
+    ),
 }
 
 DEFINITIONS: dict[str, Definition] = {

@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from zoo.data.base import EditedCaption
 from zoo.data.shapes.captions import captions
 from zoo.data.shapes.colour import COLOURS
-from zoo.data.shapes.geometry import FILLS
+from zoo.data.shapes.geometry import FILLS, SHAPES
 from zoo.data.shapes.scene import Scene, SceneObject, draw_scene
 from zoo.keyed import numpy_generator, permutation
 
 POOL = 4096  # the first scenes of a split may lend their captions, however many the run has
 TRIES = 64  # scenes asked for a caption; one in three at worst has one that will do
+_BEHIND = {"striped": "stripes", "dotted": "dots"}  # "with stripes", of a noun
 
 
 @dataclass(frozen=True)
@@ -77,27 +80,85 @@ def _lent(case: Case, indices: Iterable[int]) -> str | None:
 
 
 def recoloured(case: Case) -> EditedCaption:
-    """The scene's own caption with one word replaced: the removed object gets a colour that no object has.
+    """The scene's own caption with one word replaced: the removed object gets a colour that no object has."""
+    free = [name for name in COLOURS if name not in {obj.colour for obj in case.scene.objects}]
+
+    def change(words: list[str], place: int, rng: np.random.Generator) -> str:
+        words[place] = free[int(rng.integers(len(free)))]
+        return ""
+
+    return _edited(case, "recoloured", change)
+
+
+def renamed(case: Case) -> EditedCaption:
+    """The scene's own caption with one noun replaced: the removed object gets a shape that no object has."""
+    free = [name for name in SHAPES if name not in {obj.shape for obj in case.scene.objects}]
+
+    def change(words: list[str], place: int, rng: np.random.Generator) -> str:
+        words[_noun(words, place)] = free[int(rng.integers(len(free)))]
+        return ""
+
+    return _edited(case, "renamed", change)
+
+
+def refilled(case: Case) -> EditedCaption:
+    """The scene's own caption with another fill of the removed object, where it names one.
+
+    `solid` stands before the colour, the other two after it or behind the noun (`with dots`): the phrase keeps the
+    order that captions have. The judge does not see fills; what this edit shows is how much a method moves.
+    """
+
+    def change(words: list[str], place: int, rng: np.random.Generator) -> str:
+        noun = _noun(words, place)
+        start = place - 1 if words[place - 1] == "solid" else place
+        behind = noun + 2 < len(words) and words[noun + 1] == "with" and words[noun + 2] in _BEHIND.values()
+        end = noun + 3 if behind else noun + 1
+        phrase = set(words[start:end])
+        said = next((fill for fill in FILLS if {fill, _BEHIND.get(fill, fill)} & phrase), None)
+        if said is None:
+            return "the caption does not say its fill"
+        others = [fill for fill in FILLS if fill != said]
+        fill, colour, shape = others[int(rng.integers(len(others)))], words[place], words[noun]
+        if fill == "solid":
+            words[start:end] = [fill, colour, shape]
+        else:
+            words[start:end] = [colour, shape, "with", _BEHIND[fill]] if behind else [colour, fill, shape]
+        return ""
+
+    return _edited(case, "refilled", change)
+
+
+def _edited(case: Case, rule: str, change: Callable[[list[str], int, np.random.Generator], str]) -> EditedCaption:
+    """The scene's own caption with the removed object's words changed.
 
     A caption names every object, so objects of one colour are told apart by their shapes. Where another object has both
     the colour and the shape, the caption may not say which of the two is meant, and stays as it is.
+
+    Args:
+        case: The caption.
+        rule: The name of the edit, which keys what is drawn.
+        change: Is given the caption's words to change, the position of the removed object's colour, and a generator;
+            gives the reason why it cannot, or nothing.
     """
     words = case.caption.split()
     colour, shape = case.target.colour, case.target.shape
-    places = [place for place, word in enumerate(words) if word == colour and _noun(words[place + 1 :]) == shape]
-    if len(places) != 1:
-        return EditedCaption(case.caption, f"the caption names {len(places)} objects as {colour} {shape}")
-    free = [name for name in COLOURS if name not in {obj.colour for obj in case.scene.objects}]
-    rng = numpy_generator("caption", case.seed, "recoloured", case.scene.id)
-    words[places[0]] = free[int(rng.integers(len(free)))]
-    return EditedCaption(" ".join(words))
+    named = [place for place, word in enumerate(words) if word == colour and words[_noun(words, place)] == shape]
+    if len(named) != 1:
+        return EditedCaption(case.caption, f"the caption names {len(named)} objects as {colour} {shape}")
+    reason = change(words, named[0], numpy_generator("caption", case.seed, rule, case.scene.id))
+    return EditedCaption(case.caption, reason) if reason else EditedCaption(" ".join(words))
 
 
-def _noun(words: list[str]) -> str:
-    """The shape that a colour word belongs to, from the words after it: a fill may stand between."""
-    rest = words[1:] if words[:1] and words[0] in FILLS else words
-    return rest[0] if rest else ""
+def _noun(words: list[str], place: int) -> int:
+    """The position of the noun that a colour word belongs to: a fill may stand between. Its own where none follows."""
+    noun = place + 1 + (place + 1 < len(words) and words[place + 1] in FILLS)
+    return noun if noun < len(words) else place
 
 
-EDITS: dict[str, Callable[[Case], EditedCaption]] = {"deranged": deranged, "recoloured": recoloured}
+EDITS: dict[str, Callable[[Case], EditedCaption]] = {
+    "deranged": deranged,
+    "recoloured": recoloured,
+    "renamed": renamed,
+    "refilled": refilled,
+}
 """The edits by the name of their rule (`zoo benchmark --captions`)."""
