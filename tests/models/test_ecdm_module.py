@@ -233,9 +233,9 @@ def test_tokens_that_are_kept_change_nothing() -> None:
     module.student.precompute = lambda hint, repeat=1: None  # type: ignore[method-assign]
     predictor = completion.predictor
 
-    def slow(unet: Any, context: Any, control: Any, hint: Any, freq_kv: Any) -> Any:
+    def slow(unet: Any, context: Any, control: Any, hint: Any, freq_kv: Any, velocity_at: Any) -> Any:
         module.student.precompute = plain  # type: ignore[method-assign]
-        return predictor(unet, context, control, hint)
+        return predictor(unet, context, control, hint, velocity_at=velocity_at)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(completion, "predictor", slow)

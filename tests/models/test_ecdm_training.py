@@ -223,6 +223,27 @@ def test_what_is_drawn_depends_on_sample_and_iteration_alone() -> None:
     assert whole.t.unique().numel() > 1
 
 
+@pytest.mark.parametrize("prediction", ["noise", "velocity"])
+def test_the_target_is_the_noise_or_the_velocity(prediction: str) -> None:
+    """The velocity is the derivative of the noised latents by the angle whose cosine is the square root of alpha."""
+    module, batch = make(prediction=prediction), edged(4)
+    made = stages.noised(module, batch["image"], Noise(batch["id"], 7))
+    z = module.part("codec").encode(batch["image"] * 2.0 - 1.0)
+    angle = module.alphas[made.t].sqrt().acos()[:, None, None, None]
+    torch.testing.assert_close(made.x, z * angle.cos() + made.ε * angle.sin())
+    moved = z * -angle.sin() + made.ε * angle.cos()
+    torch.testing.assert_close(made.target, made.ε if prediction == "noise" else moved)
+
+
+def test_each_stage_is_held_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that predicts the target has no error, whether this is the noise or the velocity."""
+    for prediction in ("noise", "velocity"):
+        module, batch = make(stage="unet", prediction=prediction), edged(4)
+        made = stages.noised(module, batch["image"], Noise(batch["id"]))
+        monkeypatch.setattr(type(module.unet), "forward", lambda *_, made=made, **__: (made.target,))
+        assert max(stages.scores(module, batch)["noise_mse"]) < 1e-6
+
+
 @pytest.mark.parametrize(("gate", "below"), [("sample", 500), ("batch", 500), ("sample", 0), ("sample", 1000)])
 def test_the_teacher_teaches_below_its_time_step(gate: str, below: int) -> None:
     module, batch = make(sail_gate=gate, sail_max_timestep=below), edged(8)

@@ -18,6 +18,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "latent_mask": hints.LATENT_MASKS,
     "solver": ("ddim", "unipc", "dpmsolver++"),
     "draw": ("fresh", "fixed"),
+    "prediction": ("noise", "velocity"),
     "decay": ("constant", "linear", "cosine"),
 }
 
@@ -60,6 +61,8 @@ def check(options: Mapping[str, Any], stage: str) -> None:
             raise UsageError(f"{name} has {len(o[name])} widths, and codec_factor is {factor}", remedy=remedy)
     if not 0 <= o["unet_plain"] < len(o["unet_channels"]):
         raise UsageError(f"unet_plain must be from 0 to {len(o['unet_channels']) - 1}, got {o['unet_plain']}")
+    if o["base"] and o["prediction"] != "noise":
+        raise UsageError(f"the UNet of the base '{o['base']}' predicts noise", remedy="--model.prediction noise")
     if not 0.0 <= o["prompt_dropout"] <= 1.0:
         raise UsageError(f"prompt_dropout must lie in [0, 1], got {o['prompt_dropout']}")
     if o["sail_weight"] < 0 or o["sail_max_timestep"] < 0:

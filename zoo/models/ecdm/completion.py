@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.batch import Batch
 from zoo.keyed import Noise
 from zoo.models.ecdm.acda import KeyValue
+from zoo.models.ecdm.diffusion import noise_from
 from zoo.models.ecdm.hints import edge_hint, inpainting_hint, known_image, latent_mask
 from zoo.models.ecdm.sampler import Predictor, Sampler, guided, halves
 
@@ -40,6 +41,7 @@ def predictor(
     control: Any = None,
     hint: Tensor | None = None,
     freq_kv: Mapping[str, KeyValue] | None = None,
+    velocity_at: Tensor | None = None,
 ) -> Predictor:
     """What predicts the noise: one call of the UNet, and one of the ControlNet before it where there is one.
 
@@ -49,6 +51,7 @@ def predictor(
         control: The student, the teacher, or None.
         hint: What it is shown, as many.
         freq_kv: What the student's `precompute` made of the hint.
+        velocity_at: Where the UNet predicts the velocity: the cumulative alphas of all time steps.
     """
     extra = {} if freq_kv is None else {"cross_attention_kwargs": {"freq_kv": freq_kv}}
 
@@ -58,7 +61,7 @@ def predictor(
             down, mid = control(noisy, time, context, hint, return_dict=False, **extra)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         predicted: Tensor = unet(noisy, time, context, return_dict=False, **residuals)[0]
-        return predicted
+        return predicted if velocity_at is None else noise_from(noisy, velocity_at[time], predicted.float())
 
     return predict
 
@@ -81,7 +84,8 @@ def inpaint(module: ECDM, batch: Batch, noise: Noise, truth: Tensor | None = Non
     known = codec.encode(shown * 2.0 - 1.0)
     cells = latent_mask(mask, codec.factor, o["latent_mask"])
     freq_kv = module.student.precompute(hint, repeat)  # of the hint alone: once for all steps
-    predict = predictor(module.part("unet"), context, module.student, hint.repeat(repeat, 1, 1, 1), freq_kv)
+    hints, alphas = hint.repeat(repeat, 1, 1, 1), module.velocity_at
+    predict = predictor(module.part("unet"), context, module.student, hints, freq_kv, alphas)
     latents = module.sampler(guided(predict, o["guidance"]), known, cells, noise)
     decoded: Tensor = codec.decode(latents)
     return (decoded.clamp(-1.0, 1.0) + 1.0) / 2.0
@@ -106,6 +110,7 @@ def sheet(module: ECDM) -> Tensor | None:
         rows.append(edge_hint(batch["edge"]))
         control, hint = module.teacher, rows[-1].repeat(len(context) // len(image), 1, 1, 1)
     known = torch.zeros_like(codec.encode(image))
-    predict = guided(predictor(module.part("unet"), context, control, hint), module.options["guidance"])
+    predict = predictor(module.part("unet"), context, control, hint, velocity_at=module.velocity_at)
+    predict = guided(predict, module.options["guidance"])
     latents = module.sampler(predict, known, torch.ones_like(known[:, :1]), Noise(batch["id"]))
     return torch.cat([*rows, (codec.decode(latents) + 1.0) / 2.0]).clamp(0.0, 1.0)

@@ -123,3 +123,17 @@ def clean_of(noisy: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
     if isinstance(alpha, Tensor):
         alpha = alpha.reshape(-1, 1, 1, 1)
     return (noisy - noise * (1.0 - alpha) ** 0.5) / alpha**0.5
+
+
+def velocity(clean: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
+    """sqrt(alpha_t) noise - sqrt(1 - alpha_t) z_0 (Salimans & Ho 2022, Appendix D; shapes as of `q_sample`)."""
+    if isinstance(alpha, Tensor):
+        alpha = alpha.reshape(-1, 1, 1, 1)
+    return noise * alpha**0.5 - clean * (1.0 - alpha) ** 0.5
+
+
+def noise_from(noisy: Tensor, alpha: Tensor | float, velocity: Tensor) -> Tensor:
+    """The prediction of the noise that one of the velocity amounts to (shapes as of `q_sample`)."""
+    if isinstance(alpha, Tensor):
+        alpha = alpha.reshape(-1, 1, 1, 1)
+    return velocity * alpha**0.5 + noisy * (1.0 - alpha) ** 0.5

@@ -75,6 +75,7 @@ class ECDM(InpaintingModule):
         sail_gate: Whether that is decided for each `sample` or for each `batch`, see `losses.timesteps`.
         sail_detached: Whether the soft loss is without gradient, as in the released code.
         unlock_decoder: Whether the UNet's decoder is trained too; the weights then hold the UNet.
+        prediction: What the networks learn to predict: the `noise`, as the paper's, or the `velocity`.
         prompt_dropout: Share of captions that training replaces by the empty prompt.
         known_latent: The image behind the known latents: `filled`, `masked`, or `gt`, which lets the truth through.
         latent_mask: Which latent cells are of the hole: `max`, `area` or `nearest`, see `hints.latent_mask`.
@@ -150,6 +151,7 @@ class ECDM(InpaintingModule):
         sail_gate: str = "sample",
         sail_detached: bool = False,
         unlock_decoder: bool = False,
+        prediction: str = "noise",
         prompt_dropout: float = 0.1,
         known_latent: str = "filled",
         latent_mask: str = "max",
@@ -192,6 +194,11 @@ class ECDM(InpaintingModule):
         self.train()  # Lightning keeps the mode that it finds: what is frozen must be in evaluation mode by now
 
     alphas: Tensor
+
+    @property
+    def velocity_at(self) -> Tensor | None:
+        """The cumulative alphas of all time steps, where the networks predict the velocity."""
+        return self.alphas if self.options["prediction"] == "velocity" else None
 
     def _build(self) -> None:
         """The networks of the stage that do not come from elsewhere."""

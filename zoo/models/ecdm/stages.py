@@ -18,9 +18,9 @@ from zoo.batch import Batch
 from zoo.compose import to_uint8
 from zoo.errors import UsageError
 from zoo.keyed import Noise, key, torch_generator
-from zoo.models.ecdm import hub, losses
+from zoo.models.ecdm import diffusion, hub, losses
 from zoo.models.ecdm.codecs import PCACodec
-from zoo.models.ecdm.diffusion import q_sample
+from zoo.models.ecdm.diffusion import q_sample, velocity
 from zoo.models.ecdm.hints import edge_hint, inpainting_hint
 from zoo.models.ecdm.text import drop_prompts
 
@@ -39,12 +39,14 @@ class Noised(NamedTuple):
     Attributes:
         x: B C h w, noised latents.
         ε: B C h w, the noise in them.
+        target: B C h w, what is to be predicted: the noise, or the velocity.
         t: B, time steps.
         taught: B, bool: whether the teacher teaches the sample.
     """
 
     x: Tensor
     ε: Tensor
+    target: Tensor
     t: Tensor
     taught: Tensor
 
@@ -74,7 +76,10 @@ def noised(module: ECDM, image: Tensor, noise: Noise) -> Noised:
     ε = noise.normal("noise", shape, image.device)
     t, taught = _times(noise, o["sail_max_timestep"], o["sail_gate"], len(module.alphas))
     t = t.to(image.device)
-    return Noised(q_sample(z, module.alphas[t], ε), ε, t, taught)
+    alpha = module.alphas[t]
+    # Deviation: `nano` predicts the velocity and not the noise of Eq. 5.
+    target = ε if module.velocity_at is None else velocity(z, alpha, ε)
+    return Noised(q_sample(z, alpha, ε), ε, target, t, taught)
 
 
 def _times(noise: Noise, below: int, gate: str, T: int) -> tuple[Tensor, Tensor]:
@@ -138,7 +143,7 @@ def _unet(module: ECDM, batch: Batch) -> dict[str, Tensor]:
     made = noised(module, batch["image"], noise)
     with module.turn("unet") as minimize:
         ε_θ = module.unet(made.x, made.t, _prompts(module, batch, noise), return_dict=False)[0]
-        l_simple = losses.L_simple(made.ε, ε_θ)
+        l_simple = losses.L_simple(made.target, ε_θ)
         minimize(l_simple)
     return {"l_simple": l_simple}
 
@@ -154,7 +159,7 @@ def _teacher(module: ECDM, batch: Batch) -> dict[str, Tensor]:
         state = encode(unet, made.x, made.t, c)
     with module.turn("teacher") as minimize:
         down, mid = module.teacher(made.x, made.t, c, hint, return_dict=False)
-        l_simple = losses.L_simple(made.ε, decode(unet, state, down, mid)[0])
+        l_simple = losses.L_simple(made.target, decode(unet, state, down, mid)[0])
         minimize(l_simple)
     return {"l_simple": l_simple}
 
@@ -173,7 +178,7 @@ def _inpaint(module: ECDM, batch: Batch) -> dict[str, Tensor]:
     with module.turn("student") as minimize:
         down, mid = module.student(made.x, made.t, c, hint, return_dict=False)
         ε_θ, features = decode(unet, state, down, mid)
-        terms = {"l_simple": losses.L_simple(made.ε, ε_θ)}
+        terms = {"l_simple": losses.L_simple(made.target, ε_θ)}
         loss = terms["l_simple"]
         if edges is not None and bool(made.taught.any()):
             with torch.no_grad():
@@ -280,4 +285,6 @@ def scores(module: ECDM, batch: Batch) -> Mapping[str, list[float]]:
         down, mid = module.teacher(made_noise.x, made_noise.t, c, _edges(batch), return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
     ε_θ = module.part("unet")(made_noise.x, made_noise.t, c, return_dict=False, **residuals)[0]
+    if module.velocity_at is not None:
+        ε_θ = diffusion.noise_from(made_noise.x, module.alphas[made_noise.t], ε_θ.float())
     return {"noise_mse": (ε_θ.float() - made_noise.ε).square().mean((1, 2, 3)).tolist()}
