@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -18,3 +20,10 @@ torch.set_num_threads(1)
 def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Pulled weights of the user's machine must not change what a test sees."""
     monkeypatch.setenv("ZOO_HOME", str(tmp_path_factory.getbasetemp() / "zoo-home"))
+
+
+@pytest.fixture(autouse=True)
+def _own_arithmetic() -> Iterator[None]:
+    """What times the CPU flushes tiny numbers to zero, in the whole process: the next test computes as usual again."""
+    yield
+    torch.set_flush_denormal(False)

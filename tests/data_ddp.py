@@ -1,6 +1,6 @@
 """Two processes over one datamodule: writes down which ids each rank trained on and evaluated. Run by test_datamodule.
 
-python tests/data_ddp.py OUT
+python tests/data_ddp.py OUT DEVICES BATCH_SIZE
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Recorder(LightningModule):
 
 
 def main(out: Path, devices: int, batch_size: int) -> None:
-    torch.set_num_threads(1)
+    """Trains two epochs; every rank writes what it saw to `OUT/rankN.json`."""
     module = Recorder()
     data = InpaintingData(
         size=32, batch_size=batch_size, train_count=24, val_count=9, mask="center", train_mask="center"
@@ -55,4 +55,5 @@ def write(out: Path, module: Recorder, trainer: Trainer) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

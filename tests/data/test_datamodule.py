@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import data_ddp
 from tests.fakes import tiny_coco
 from tests.toys import Toy
 from zoo.batch import check_batch
@@ -205,20 +206,22 @@ def test_no_verdict_is_nan_and_no_judge_is_nothing(tmp_path: Path) -> None:
 # --- two processes ---------------------------------------------------------------------------------------------------
 
 
-def _run(out: Path, devices: int, batch_size: int) -> list[dict[str, Any]]:
-    out.mkdir()
+def _in_two(out: Path, batch_size: int) -> None:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(ROOT / "tests" / "data_ddp.py"), str(out), str(devices), str(batch_size)]
+    command = [sys.executable, str(ROOT / "tests" / "data_ddp.py"), str(out), "2", str(batch_size)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(devices)]
 
 
 def test_two_processes_train_and_evaluate_on_what_one_does(tmp_path: Path) -> None:
-    (one,) = _run(tmp_path / "one", 1, 8)
-    two = _run(tmp_path / "two", 2, 4)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    data_ddp.main(tmp_path / "one", 1, 8)
+    _in_two(tmp_path / "two", 4)
+    one = json.loads((tmp_path / "one" / "rank0.json").read_text())
+    two = [json.loads((tmp_path / "two" / f"rank{rank}.json").read_text()) for rank in range(2)]
     for whole, first, second in zip(one["train"], two[0]["train"], two[1]["train"], strict=True):
         assert sorted(whole) == sorted(first + second)
     evaluated = sorted(i for rank in two for batch in rank["val"] for i in batch)

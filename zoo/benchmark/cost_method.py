@@ -206,7 +206,6 @@ def run(folder: Path, label: str, items: Path, repeats: int) -> Mapping[str, Any
     plan = Plan.read(folder)
     method = next(method for method in plan.methods if method.label == label)
     torch.set_num_threads(plan.threads)
-    torch.set_flush_denormal(True)  # small numbers of no consequence make a CPU several times slower
     precision: Any = plan.precision
     # This process stands alone, even where torchrun or SLURM started the one that started it.
     fabric = Fabric(accelerator=plan.accelerator, devices=1, precision=precision, plugins=LightningEnvironment())
@@ -219,6 +218,7 @@ def run(folder: Path, label: str, items: Path, repeats: int) -> Mapping[str, Any
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # small numbers of no consequence make a CPU several times slower
     place, name, file, times, answer = sys.argv[1:]
     content = run(Path(place), name, Path(file), int(times))
     Path(answer).write_text(json.dumps(content), encoding="utf-8")

@@ -269,6 +269,8 @@ def _print_instructions(facts: dict[str, Any]) -> None:
         print(f"root: {facts['root']}")
     for source in facts["sources"]:
         _print_source(source)
+    if not facts["sources"]:
+        return
     automatic = any(source["automatic"] for source in facts["sources"])
     how = f"zoo data prepare {facts['name']} --download fetches what may be fetched, " if automatic else ""
     print(f"nothing is downloaded without --download: {how}archives put into the root are unpacked by the same command")
