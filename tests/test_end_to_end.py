@@ -53,6 +53,7 @@ def zoo(words: list[str], place: Path, path: str = str(ROOT)) -> subprocess.Comp
     return done
 
 
+@pytest.mark.slow
 def test_real_photographs_from_fit_to_benchmark_to_inpaint(tmp_path: Path) -> None:
     coco = ["--data.root", str(photographs(tmp_path / "coco"))]
     # The paper's preset, as `--data coco` implies, at its own 256 pixels; one small batch, for the time.

@@ -19,6 +19,7 @@ from zoo.models import build, names, resolve
 PRESETS = ("paper", "nano")
 
 
+@pytest.mark.slow
 def test_the_dry_run_measures_and_benchmarks(tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), "--dry-run"]) == 0
     results = json.loads((tmp_path / "gpu.json").read_text())

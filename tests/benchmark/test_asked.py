@@ -123,6 +123,7 @@ def test_shards_and_workers_give_the_same_summary(whole: Path, tmp_path: Path) -
     assert rows(tmp_path / "shards") == rows(whole)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_summary(tmp_path: Path) -> None:
     expected = run(asking("Mixing"), tmp_path / "one").folder
     command = [sys.executable, "-m", "tests.benchmark.bench_script", str(tmp_path / "two"), "Mixing", "2", "0", *ASKED]

@@ -94,6 +94,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_pass_adds_one_file_and_fails_method_by_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moody = FAKES + "Moody"
     made, folder, said = plan("mean", moody), tmp_path / "run", []

@@ -51,6 +51,7 @@ def test_shards_workers_and_order_give_the_same_rows(tmp_path: Path) -> None:
     assert len({row["id"] for row in expected}) == 21
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_rows(tmp_path: Path) -> None:
     _, expected = undisturbed(tmp_path, "Mixing")
     command = [sys.executable, "-m", "tests.benchmark.bench_script", str(tmp_path / "two"), "Mixing", "2", "0"]

@@ -14,6 +14,7 @@ from tests.fakes_stable_diffusion import save_control, save_pipeline
 WEIGHTS = Path("inpaint") / "weights.safetensors"
 
 
+@pytest.mark.slow
 def test_on_a_base_the_student_alone_is_trained_and_completes(zoo: Run, zoo_process: Run, place: Path) -> None:
     base = save_pipeline(place / "base")
     sources = {"base": base, "teacher_source": save_control(place / "canny"), "student_source": ""}

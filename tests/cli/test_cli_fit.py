@@ -132,6 +132,7 @@ def test_mixed_precision_as_typed(precision: str, zoo: Run, place: Path) -> None
     assert header.provenance["precision"] == precision
 
 
+@pytest.mark.slow
 def test_two_processes_as_typed(zoo_process: Run, place: Path) -> None:
     done = zoo_process(*TOY, "--trainer.devices", 2, "--trainer.accelerator", "cpu")
     assert done.code == 0, done.err

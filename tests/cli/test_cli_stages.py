@@ -183,6 +183,7 @@ def test_a_resumed_run_keeps_what_was_typed_for_the_stages_to_come(zoo: Run, chi
     assert story("inpaint")["iterations"] == 3
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_whole(zoo: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*FIT, *BRIEF, "--trainer.max_steps", "100000", "--save-every", "50")
     process = subprocess.Popen([sys.executable, "-m", "zoo", *words], stderr=subprocess.PIPE, text=True)

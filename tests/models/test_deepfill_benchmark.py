@@ -40,6 +40,7 @@ def test_a_missed_target_is_the_exit_code(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.slow
 def test_memory_of_a_large_map_stays_near_its_blocks() -> None:
     """A 128x128 map has 4096 cells, done whole: 64 MiB of scores. At 160x160 they would be 160, and come in blocks."""
     try:

@@ -172,6 +172,7 @@ def learns(first: NIGDT, second: NIGDT, folder: Path, steps: tuple[int, int]) ->
     assert (one - two).abs().mean() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_few_scenes_and_their_captions_are_learned(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "vocabulary": vocabulary(recoloured(32)["caption"]), "text_length": 16, "embedding": 16, "words": 16,
