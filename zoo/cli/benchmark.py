@@ -102,8 +102,9 @@ def _plans(runs: Sequence[Asked], failed: Mapping[str, str]) -> list[tuple[Plan,
 
 def _one_run(plan: Plan, cost: bool, arguments: Namespace, *, several: bool) -> tuple[int, dict[str, Any]]:
     """The exit code and the facts of one run, which is printed unless the facts are to be."""
-    from zoo.benchmark import summarize, to_json, write_report
+    from zoo.benchmark import summarize, to_json
     from zoo.benchmark.loop import launched
+    from zoo.benchmark.report_files import make_report
     from zoo.benchmark.store import StorageError
 
     _announce(plan)
@@ -115,11 +116,10 @@ def _one_run(plan: Plan, cost: bool, arguments: Namespace, *, several: bool) -> 
     if cost and result is not None:
         code = max(code, _measure_cost(result))
     try:
-        files = write_report(folder)
+        summary, files, _ = make_report(folder)
     except StorageError as error:
         print(f"zoo: {error}", file=sys.stderr)
-        code, files = EXIT_FAILED_ROWS, []
-    summary = summarize(folder)
+        code, summary, files = EXIT_FAILED_ROWS, summarize(folder), []
     if not arguments.json:
         print_summary(summary, files)
     return code, to_json(summary)
