@@ -167,3 +167,10 @@ def test_a_run_comes_before_a_pull_and_a_pull_before_the_package(
     run = runs / "deepfill-nano" / "inpaint" / "weights.safetensors"
     write_atomically(run, b"")
     assert find_weights("deepfill", "nano", runs) == run
+
+
+@pytest.mark.parametrize("name", ["zoo.models.deepfill.DeepFill", "zoo.models.deepfill:DeepFill"])
+def test_the_run_of_a_class_is_found_however_its_path_is_written(name: str, tmp_path: Path) -> None:
+    run = tmp_path / "zoo.models.deepfill.DeepFill-nano" / "inpaint" / "weights.safetensors"  # as fit writes it
+    write_atomically(run, b"")
+    assert find_weights(name, "nano", tmp_path) == run

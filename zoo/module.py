@@ -25,8 +25,6 @@ from zoo.errors import UsageError, WeightsError
 from zoo.keyed import Noise, key
 from zoo.metrics import per_image
 
-GUIDES = ("edge", "segmentation")
-
 
 class Completed(NamedTuple):
     """What a method made of a batch.

@@ -278,13 +278,14 @@ def find_weights(name: str, preset: str, runs: str | Path = "runs") -> Path | No
     """The weights of a preset: from a run, then a pull, then the package; None where there are none.
 
     Args:
-        name: A short name.
+        name: A short name, or a dotted path, `package.module:Class` too.
         preset: `nano` or `paper`.
         runs: The folder of training runs.
     """
     from zoo.models import resolve
 
     last = resolve(name).stages[-1]
+    name = name.replace(":", ".")  # a folder's name: as fit writes it
     candidates = [
         Path(runs) / f"{name}-{preset}" / last / "weights.safetensors",
         home() / f"{name}-{preset}.safetensors",

@@ -15,7 +15,7 @@ from zoo.batch import check_needs
 from zoo.benchmark.distributions import text_of
 from zoo.benchmark.plan import PROTOCOL, MethodPlan, Plan
 from zoo.benchmark.protocols import load_protocol, settle
-from zoo.data.base import OWN
+from zoo.data.base import GUIDES, OWN
 from zoo.errors import DataError, UsageError, WeightsError, unknown_name
 from zoo.metrics.definitions import STAND_IN
 from zoo.resources import resource
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from zoo.module import InpaintingModule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-GUIDES = ("edge", "segmentation")
 DEFAULT_SIZE = 64  # where no method has a native size: all controls
 
 

@@ -20,12 +20,12 @@ from zoo.cli.expand import check_preset, one
 from zoo.cli.files import save_png
 from zoo.cli.guides import Guides, check_guides, pair_guides, read_guides
 from zoo.cli.progress import Meter
+from zoo.data.base import GUIDES
 from zoo.errors import EXIT_FAILED_ROWS, EXIT_OK, DataError, UsageError, WeightsError, ZooError
 
 if TYPE_CHECKING:
     from zoo.module import InpaintingModule
 
-GUIDES = ("edge", "segmentation")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 

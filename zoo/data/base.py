@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 ObjectRule = Literal["largest", "grown"]
 SPLITS = ("train", "val", "test")
+GUIDES = ("edge", "segmentation")
+"""The guidance that a method may take beside the image, by its key in a batch."""
 OWN = "own"
 """The caption rule that edits nothing."""
 
