@@ -63,6 +63,14 @@ def _launched() -> bool:
     return launched().world > 1
 
 
+def _tell(text: str) -> None:
+    """A line on stderr, of the first process alone: the others of torchrun or SLURM would say the same."""
+    from zoo.benchmark.loop import launched
+
+    if launched().rank == 0:
+        print(f"zoo benchmark: {text}", file=sys.stderr)
+
+
 @contextmanager
 def _resumable() -> Iterator[None]:
     """Says of an interruption that it cost nothing."""
@@ -82,17 +90,14 @@ def _plans(runs: Sequence[Asked], failed: Mapping[str, str]) -> list[tuple[Plan,
     """
     from zoo.benchmark import make_plan
 
-    def tell(text: str) -> None:
-        print(f"zoo benchmark: {text}", file=sys.stderr)
-
     plans: dict[str, tuple[Plan, bool]] = {}
     for one in runs:
         try:
-            plan = make_plan(**{**one.options, **({"leave_out": True} if failed else {})}, announce=tell)
+            plan = make_plan(**{**one.options, **({"leave_out": True} if failed else {})}, announce=_tell)
         except UsageError as error:
             if not plans:
                 raise
-            tell(f"a run of the suite is left out: {error.what}" + (f" ({error.where})" if error.where else ""))
+            _tell(f"a run of the suite is left out: {error.what}" + (f" ({error.where})" if error.where else ""))
             continue
         plan = replace(plan, left_out={**plan.left_out, **failed})
         before = plans.get(plan.hash)
@@ -192,18 +197,16 @@ def _announce(plan: Plan) -> None:
     for method in plan.methods:
         trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}, {_near(method.weights)}"
         changed = "".join(f", {name}={value}" for name, value in sorted(method.settings.items()))
-        print(f"zoo benchmark: {method.label}: {trained if method.weights else 'control'}{changed}", file=sys.stderr)
+        _tell(f"{method.label}: {trained if method.weights else 'control'}{changed}")
     for name, reason in plan.left_out.items():
-        print(f"zoo benchmark: {name} is left out: {reason}", file=sys.stderr)
+        _tell(f"{name} is left out: {reason}")
     for reason, names in _by_reason(plan.skipped).items():
-        print(f"zoo benchmark: {', '.join(names)}: skipped: {reason}", file=sys.stderr)
+        _tell(f"{', '.join(names)}: skipped: {reason}")
     captions = f", {plan.captions} captions" if plan.captions != OWN else ""
     several = f", {plan.samples} samples of each" if plan.samples else ""
     protocol = f", protocol {plan.protocol}" if plan.protocol != PROTOCOL else ""
-    images = (
-        f"{plan.count} images of {plan.dataset}{several}, {plan.mask} masks{captions}, {plan.size} pixels{protocol}"
-    )
-    print(f"zoo benchmark: {images}", file=sys.stderr)
+    sized = f"{plan.mask} masks{captions}, {plan.size} pixels{protocol}"
+    _tell(f"{plan.count} images of {plan.dataset}{several}, {sized}")
 
 
 def _by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
