@@ -14,6 +14,7 @@ from tests.fakes_ecdm import edged, fit, gradients, make, own
 from zoo.batch import Batch
 from zoo.errors import UsageError
 from zoo.keyed import Noise, key
+from zoo.layers.muon import Muon
 from zoo.models.ecdm import ECDM, stages
 from zoo.models.ecdm.diffusion import q_sample
 from zoo.models.ecdm.hints import inpainting_hint
@@ -64,6 +65,25 @@ def test_20_the_optimizer_has_the_students_parameters_alone() -> None:
     assert changed(module, before) == {"student"}
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_muon_takes_the_matrices_of_what_a_stage_trains_and_steps_with_the_rest_of_it() -> None:
+    module = make(stage="unet", muon_lr=0.01, decay="linear", weight_decay=0.0)
+    before = {name: p.clone() for name, p in module.named_parameters()}
+    made = module.optimizers_by_name()
+    assert {name: type(optimizer) for name, optimizer in made.items()} == {"unet": torch.optim.AdamW, "matrices": Muon}
+    names = {id(p): name for name, p in module.named_parameters()}
+    owned = {key: {names[id(p)] for g in o.param_groups for p in g["params"]} for key, o in made.items()}
+    assert owned["unet"] | owned["matrices"] == own(module, "unet", "text")
+    assert not owned["unet"] & owned["matrices"]
+    assert "text.model.embeddings.token_embedding.weight" in owned["unet"]
+    assert {name for name in owned["matrices"] if name.endswith(("bias", "embedding.weight"))} == set()
+    assert {"unet.mid_block.resnets.0.conv1.weight", "text.model.encoder.layers.0.self_attn.q_proj.weight"} <= (
+        owned["matrices"]
+    )
+    fit(module, edged(), max_steps=2)
+    assert module.global_step == 2
+    assert {name for name, p in module.named_parameters() if not torch.equal(p, before[name])} >= owned["matrices"]
 
 
 def test_the_decoder_is_trained_too_where_it_is_unlocked(monkeypatch: pytest.MonkeyPatch) -> None:

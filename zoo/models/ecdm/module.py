@@ -92,6 +92,8 @@ class ECDM(InpaintingModule):
         unet_lr: Of UNet and text encoder.
         teacher_lr: Of the teacher.
         lr: Of the student.
+        muon_lr: Of the matrices and kernels that a stage trains, the autoencoder's too, whose updates are then made
+            orthogonal (`layers.muon`), for training from scratch; 0: AdamW has all.
         weight_decay: Of all.
         decay: Learning rates stay `constant`, or fall to zero, `linear`ly or as a `cosine`.
         stage: `autoencoder`, `unet`, `teacher` or `inpaint`.
@@ -168,6 +170,7 @@ class ECDM(InpaintingModule):
         unet_lr: float = 1e-4,
         teacher_lr: float = 1e-5,
         lr: float = 5e-5,
+        muon_lr: float = 0.0,
         weight_decay: float = 1e-2,
         decay: str = "constant",
         stage: str = "",
@@ -320,7 +323,7 @@ class ECDM(InpaintingModule):
         self.log_terms("train", stages.step(self, batch))
 
     def optimizers_by_name(self) -> dict[str, Optimizer]:
-        """One for each stage: `codec`, `unet`, `teacher` or `student`."""
+        """Of the stage: `codec`, `unet`, `teacher` or `student`, and `matrices` beside it, see `stages.optimizers`."""
         return stages.optimizers(self)
 
     def schedulers_by_name(self) -> dict[str, LRScheduler]:

@@ -18,6 +18,7 @@ from zoo.batch import Batch
 from zoo.compose import to_uint8
 from zoo.errors import UsageError
 from zoo.keyed import Noise, key, torch_generator
+from zoo.layers.muon import Muon
 from zoo.models.ecdm import diffusion, hub, losses
 from zoo.models.ecdm.codecs import PCACodec
 from zoo.models.ecdm.diffusion import q_sample, velocity
@@ -121,7 +122,7 @@ def step(module: ECDM, batch: Batch) -> dict[str, Tensor]:
 def _autoencoder(module: ECDM, batch: Batch) -> dict[str, Tensor]:
     """PCA: its closed form over all images so far. KL: L1 + squared error + divergence, and the latents' scale."""
     codec, x = module.part("codec"), batch["image"] * 2.0 - 1.0
-    with module.turn("codec") as minimize:
+    with module.turn(*module.by_name) as minimize:
         if isinstance(codec, PCACodec):
             codec.accumulate(x)
             codec.solve(keep=True)
@@ -141,7 +142,7 @@ def _unet(module: ECDM, batch: Batch) -> dict[str, Tensor]:
     """UNet and text encoder learn together to predict noise from captions."""
     noise = noise_of(module, batch)
     made = noised(module, batch["image"], noise)
-    with module.turn("unet") as minimize:
+    with module.turn(*module.by_name) as minimize:
         ε_θ = module.unet(made.x, made.t, _prompts(module, batch, noise), return_dict=False)[0]
         l_simple = losses.L_simple(made.target, ε_θ)
         minimize(l_simple)
@@ -157,7 +158,7 @@ def _teacher(module: ECDM, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
         c = _prompts(module, batch, noise)
         state = encode(unet, made.x, made.t, c)
-    with module.turn("teacher") as minimize:
+    with module.turn(*module.by_name) as minimize:
         down, mid = module.teacher(made.x, made.t, c, hint, return_dict=False)
         l_simple = losses.L_simple(made.target, decode(unet, state, down, mid)[0])
         minimize(l_simple)
@@ -175,7 +176,7 @@ def _inpaint(module: ECDM, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
         c = _prompts(module, batch, noise)
         state = encode(unet, made.x, made.t, c)  # once: it is decoded under either branch's residuals
-    with module.turn("student") as minimize:
+    with module.turn(*module.by_name) as minimize:
         down, mid = module.student(made.x, made.t, c, hint, return_dict=False)
         ε_θ, features = decode(unet, state, down, mid)
         terms = {"l_simple": losses.L_simple(made.target, ε_θ)}
@@ -243,13 +244,25 @@ def unlocked(module: ECDM) -> list[nn.Module]:
 
 
 def optimizers(module: ECDM) -> dict[str, Optimizer]:
-    """One, by the name of what it trains."""
+    """One, by the name of what it trains; with `muon_lr` its `matrices` have their own, which steps with it."""
     o, name = module.options, LEADING[module.stage]
     if module.stage == "autoencoder" and isinstance(module.part("codec"), PCACodec):
         return {name: SGD([module.fitted], lr=1.0)}
     rates = {"autoencoder": "codec_lr", "unet": "unet_lr", "teacher": "teacher_lr", "inpaint": "lr"}
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return {name: AdamW(learning, lr=o[rates[module.stage]], weight_decay=o["weight_decay"])}
+    # Deviation: the matrices and kernels of what is trained from scratch are optimized by Muon.
+    matrices = _matrices(module) if o["muon_lr"] > 0 else []
+    ids = {id(parameter) for parameter in matrices}
+    rest = [parameter for parameter in learning if id(parameter) not in ids]
+    made: dict[str, Optimizer] = {name: AdamW(rest, lr=o[rates[module.stage]], weight_decay=o["weight_decay"])}
+    return {**made, "matrices": Muon(matrices, o["muon_lr"], o["weight_decay"])} if matrices else made
+
+
+def _matrices(module: ECDM) -> list[nn.Parameter]:
+    """Trained matrices and kernels of eight rows and columns or more; no tables, whose rows are tokens."""
+    tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    large = [p for p in module.parameters() if p.ndim in (2, 4) and min(p.flatten(1).shape) >= 8]
+    return [parameter for parameter in large if parameter.requires_grad and id(parameter) not in tables]
 
 
 def factor(decay: str, step: int, total: int) -> float:
