@@ -1,4 +1,4 @@
-"""Trains a tiny CMA with one or two processes and saves its weights: `python -m tests.cma_ddp DEVICES FOLDER`."""
+"""Trains a tiny CMA with two processes and with one, and saves the weights: `python -m tests.cma_ddp FOLDER`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def collate(numbers: list[int]) -> Batch:
     return some(scenes(8), *numbers)
 
 
-if __name__ == "__main__":
-    devices, folder = int(sys.argv[1]), Path(sys.argv[2])
+def main(devices: int, folder: Path) -> None:
+    """Two steps of a batch of four."""
     module = Plain(**make(lr=0.1, wpa_mode="positive").hparams)
     torch.manual_seed(0)
     module.load_state_dict(make().state_dict())
@@ -50,3 +50,8 @@ if __name__ == "__main__":
     if fit.is_global_zero:
         state = {name: p.detach() for name, p in module.named_parameters()}
         torch.save({"state": state, "start": start}, folder / f"{devices}.pt")
+
+
+if __name__ == "__main__":
+    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+        main(devices, Path(sys.argv[1]))

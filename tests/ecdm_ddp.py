@@ -1,4 +1,4 @@
-"""Trains a tiny ECDM with one or two processes and saves its weights: `python -m tests.ecdm_ddp DEVICES FOLDER`."""
+"""Trains a tiny ECDM with two processes and with one, and saves the weights: `python -m tests.ecdm_ddp FOLDER`."""
 
 from __future__ import annotations
 
@@ -52,5 +52,6 @@ def main(stage: str, devices: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for stage in ECDM.stages:
-        main(stage, int(sys.argv[1]), Path(sys.argv[2]))
+    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+        for stage in ECDM.stages:
+            main(stage, devices, Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Trains a tiny MMInvertFill with one or two processes: `python -m tests.mminvertfill_ddp DEVICES FOLDER`."""
+"""Trains a tiny MMInvertFill with two processes and with one: `python -m tests.mminvertfill_ddp FOLDER`."""
 
 from __future__ import annotations
 
@@ -96,5 +96,6 @@ def main(stage: str, devices: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for stage in MMInvertFill.stages:
-        main(stage, int(sys.argv[1]), Path(sys.argv[2]))
+    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+        for stage in MMInvertFill.stages:
+            main(stage, devices, Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Trains a tiny NIGDT with one or two processes and saves its weights: `python -m tests.nigdt_ddp DEVICES FOLDER`."""
+"""Trains a tiny NIGDT with two processes and with one, and saves the weights: `python -m tests.nigdt_ddp FOLDER`."""
 
 from __future__ import annotations
 
@@ -78,5 +78,6 @@ def main(stage: str, devices: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for stage in NIGDT.stages:
-        main(stage, int(sys.argv[1]), Path(sys.argv[2]))
+    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+        for stage in NIGDT.stages:
+            main(stage, devices, Path(sys.argv[1]))

@@ -114,13 +114,10 @@ def test_clipping_is_of_unscaled_gradients(tmp_path: Path) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The gradient of two processes of 4 images is that of one process of 8; run apart, since DDP forks."""
-    results = []
-    for devices in (1, 2):
-        command = [sys.executable, "-m", "tests.toy_ddp", str(devices), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        results.append(torch.load(tmp_path / f"{devices}.pt", weights_only=True))
-    one, two = results
+    command = [sys.executable, "-m", "tests.toy_ddp", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / f"{devices}.pt", weights_only=True) for devices in (1, 2))
     for name, value in one["state"].items():
         if "generator" in name or name.endswith(("bias", "original")):
             assert torch.allclose(value, two["state"][name], atol=1e-5), name

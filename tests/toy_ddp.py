@@ -1,4 +1,4 @@
-"""Trains the toy with one or two processes and saves its weights: `python -m tests.toy_ddp DEVICES FOLDER`."""
+"""Trains the toy with two processes and with one, and saves the weights: `python -m tests.toy_ddp FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from tests.test_module import make, trainer
 from tests.toys import loader
 
-if __name__ == "__main__":
-    devices, folder, toy = int(sys.argv[1]), Path(sys.argv[2]), make()
+
+def main(devices: int, folder: Path) -> None:
+    """Two steps of a batch of eight, and a validation."""
+    toy = make()
     forked = DDPStrategy(start_method="fork", find_unused_parameters=True)  # ten seconds faster than a launch
     settings = {"devices": devices, "strategy": forked if devices > 1 else "auto", "use_distributed_sampler": False}
     fit = trainer(folder, max_steps=2, **settings)
@@ -21,3 +23,8 @@ if __name__ == "__main__":
     values = fit.validate(toy, loader(count=9, batch_size=2), verbose=False)[0]
     if fit.is_global_zero:
         torch.save({"state": toy.state_dict(), "values": values}, folder / f"{devices}.pt")
+
+
+if __name__ == "__main__":
+    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+        main(devices, Path(sys.argv[1]))

@@ -374,13 +374,10 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     With the paper's word-patch alignment, whose terms are of each sample alone. Contrastive alignment compares samples
     of one process: there two processes have other pairs than one.
     """
-    found = []
-    for devices in (1, 2):
-        command = [sys.executable, "-m", "tests.cma_ddp", str(devices), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(torch.load(tmp_path / f"{devices}.pt", weights_only=True))
-    one, two = found
+    command = [sys.executable, "-m", "tests.cma_ddp", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / f"{devices}.pt", weights_only=True) for devices in (1, 2))
     start: dict[str, Tensor] = one["start"]
     assert len(one["state"]) == len(start)
     for name, value in one["state"].items():

@@ -262,10 +262,9 @@ def test_checkpoints_load_without_pickle(stage: str, tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights after two steps of one process with batches of 4, and of two processes with 2; run apart: DDP forks."""
     folder = tmp_path_factory.mktemp("ddp")
-    for devices in ("1", "2"):
-        command = [sys.executable, "-m", "tests.mminvertfill_ddp", devices, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+    command = [sys.executable, "-m", "tests.mminvertfill_ddp", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
 
