@@ -136,18 +136,23 @@ def test_a_perfect_predictor_is_followed_and_known_cells_are_the_known_latents(s
     assert torch.allclose(found, wanted, atol=0.15 if solver == "ddim" else 1e-3)
 
 
-def test_ddim_is_an_independent_loop_of_it() -> None:
+@pytest.mark.parametrize(("spacing", "first"), [("leading", 951), ("trailing", 999)])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_is_an_independent_loop_of_it(spacing: str, first: int, eta: float) -> None:
     known, mask, noise = latents(0), hole(), Noise(IDS, 7)
-    found = Sampler(20)(network, known, mask, Noise(IDS, 7))
+    found = Sampler(20, eta=eta, spacing=spacing)(network, known, mask, Noise(IDS, 7))
     x = noise.normal("start", (4, 8, 8)).double()
     z = known.double()
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
     drawn = noise.normal("known", (20, 4, 8, 8)).double()
-    for index, t in enumerate(range(951, 0, -50)):
+    extra = noise.normal("eta", (20, 4, 8, 8)).double()
+    for index, t in enumerate(range(first, 0, -50)):
         a, before = alphas[t], alphas[max(t - 50, 0)]
         x = (1 - mask) * (a.sqrt() * z + (1 - a).sqrt() * drawn[:, index]) + mask * x
         e = network(x, torch.full((3,), t))
-        x = before.sqrt() * (x - (1 - a).sqrt() * e) / a.sqrt() + (1 - before).sqrt() * e
+        σ = eta * ((1 - before) / (1 - a) * (1 - a / before)).sqrt()  # Song et al. 2021, Eq. 16
+        clean = (x - (1 - a).sqrt() * e) / a.sqrt()
+        x = before.sqrt() * clean + (1 - before - σ**2).sqrt() * e + σ * extra[:, index]
     x = (1 - mask) * z + mask * x
     assert torch.allclose(found.double(), x, atol=1e-3)
 

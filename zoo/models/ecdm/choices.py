@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.errors import UsageError
 from zoo.models.ecdm import hints
+from zoo.models.ecdm.diffusion import SPACINGS
 
 CHOICES: dict[str, Sequence[str]] = {
     "codec": ("kl", "pca", "identity"),
@@ -17,6 +18,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "known_latent": hints.KNOWN,
     "latent_mask": hints.LATENT_MASKS,
     "solver": ("ddim", "unipc", "dpmsolver++"),
+    "spacing": SPACINGS,
     "draw": ("fresh", "fixed"),
     "prediction": ("noise", "velocity"),
     "decay": ("constant", "linear", "cosine"),

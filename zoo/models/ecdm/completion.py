@@ -23,8 +23,8 @@ def sampler_of(options: Mapping[str, Any]) -> Sampler:
     """The sampling loop that the constructor's arguments describe."""
     o = options
     return Sampler(
-        steps=o["steps"], solver=o["solver"], eta=o["eta"], entry=o["blend_entry"], final=o["blend_final"],
-        draw=o["draw"], clip=o["clip"],
+        steps=o["steps"], solver=o["solver"], eta=o["eta"], spacing=o["spacing"], entry=o["blend_entry"],
+        final=o["blend_final"], draw=o["draw"], clip=o["clip"],
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ SOLVERS = {
     "unipc": Solver(True, f"UniPC, {_OTHER}"),
     "dpmsolver++": Solver(True, f"DPM-Solver++ 2M, {_OTHER}"),
 }
+SPACINGS = ("leading", "trailing")
+"""How sampling steps are laid over time steps: 901, 801, ... 1 for ten of 1,000, or 999, 899, ... 99."""
 
 
 class NoiseSchedule(NamedTuple):
@@ -57,17 +59,20 @@ class NoiseSchedule(NamedTuple):
         root = torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float32)
         return torch.cumprod(1.0 - root**2, dim=0)
 
-    def scheduler(self, solver: str = "ddim", clip: float = 0.0) -> Scheduler:
+    def scheduler(self, solver: str = "ddim", clip: float = 0.0, spacing: str = "leading") -> Scheduler:
         """A scheduler of diffusers with Stable Diffusion's settings; for DDIM those of the original sampler.
 
         Args:
             solver: One of `SOLVERS`.
             clip: DDIM clamps its estimates of the clean latents to [-clip, clip]; 0 leaves them. The other schedulers
                 cannot: `zoo.models.ecdm.sampler` clamps for them.
+            spacing: One of `SPACINGS`.
 
         Raises:
-            UsageError: No such solver.
+            UsageError: No such solver or spacing.
         """
+        if spacing not in SPACINGS:
+            raise unknown_name("spacing", spacing, list(SPACINGS))
         if solver not in SOLVERS:
             raise unknown_name("solver", solver, list(SOLVERS))
         common: dict[str, Any] = {
@@ -76,7 +81,7 @@ class NoiseSchedule(NamedTuple):
             "beta_end": self.end,
             "beta_schedule": "scaled_linear",
             "prediction_type": "epsilon",
-            "timestep_spacing": "leading",
+            "timestep_spacing": spacing,
             "steps_offset": 1,
         }
         if solver == "ddim":

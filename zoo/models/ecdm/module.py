@@ -84,6 +84,7 @@ class ECDM(InpaintingModule):
         steps: Sampling steps.
         solver: `ddim`, `unipc` or `dpmsolver++`.
         eta: Share of the ancestral noise of DDIM.
+        spacing: Which time steps are sampled at: `leading` ends with the first, `trailing` begins with the last.
         guidance: Scale of classifier-free guidance; 1 is without.
         clip: Bound of estimates of clean latents in sampling; 0 for none.
         draw: Noise of the known latents: `fresh` at each step, or `fixed`.
@@ -162,6 +163,7 @@ class ECDM(InpaintingModule):
         steps: int = 50,
         solver: str = "ddim",
         eta: float = 0.0,
+        spacing: str = "leading",
         guidance: float = 7.5,
         clip: float = 0.0,
         draw: str = "fresh",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.errors import UsageError, unknown_name
 from zoo.keyed import Noise
-from zoo.models.ecdm.diffusion import SOLVERS, NoiseSchedule, clean_of, q_sample
+from zoo.models.ecdm.diffusion import SOLVERS, SPACINGS, NoiseSchedule, clean_of, q_sample
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
 DRAWS = ("fresh", "fixed")
@@ -72,6 +72,7 @@ class Sampler:
         steps: How many steps, and calls of the predictor.
         solver: One of `SOLVERS`; `label` says what changes with it.
         eta: Share of the ancestral noise that a DDIM step adds.
+        spacing: One of `SPACINGS`; `trailing` begins at the last time step, the nearest to pure noise.
         entry: Whether the known latents are put back before each prediction.
         final: Whether the clean known latents are put back after the last step.
         draw: The noise of the known latents: `fresh` at each step, or `fixed`, that of the start.
@@ -86,6 +87,7 @@ class Sampler:
     steps: int = 50
     solver: str = "ddim"
     eta: float = 0.0
+    spacing: str = "leading"
     entry: bool = True
     final: bool = True
     draw: str = "fresh"
@@ -98,6 +100,8 @@ class Sampler:
             raise unknown_name("solver", self.solver, list(SOLVERS))
         if self.draw not in DRAWS:
             raise unknown_name("draw", self.draw, list(DRAWS))
+        if self.spacing not in SPACINGS:
+            raise unknown_name("spacing", self.spacing, list(SPACINGS))
         self.schedule.check_steps(self.steps)
         if self.eta < 0 or self.clip < 0 or not 0 <= self.skip < 1:
             raise UsageError("eta and clip must be at least 0, skip in [0, 1)", f"{self.eta}, {self.clip}, {self.skip}")
@@ -130,7 +134,7 @@ class Sampler:
         known, mask = known.float(), mask.float()
         if self.final and not bool(mask.any()):
             return known
-        scheduler = self.schedule.scheduler(self.solver, self.clip)
+        scheduler = self.schedule.scheduler(self.solver, self.clip, self.spacing)
         scheduler.set_timesteps(self.steps)
         first = int(self.skip * self.steps)
         if self.multistep:
