@@ -224,27 +224,34 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
     pytest.fail(f"the process ended before it said '{text}'")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_deepfill_resumes_to_the_bit(number: int, code: int, zoo: Run, place: Path) -> None:
-    undisturbed = zoo(*DEEPFILL, "--out", "a")
+def test_deepfill_resumes_to_the_bit(zoo: Run, place: Path) -> None:
+    undisturbed = zoo(*DEEPFILL, "--out", "undisturbed")
     assert undisturbed.code == 0, undisturbed.err
-    command = [sys.executable, "-m", "zoo", *DEEPFILL, "--out", "b"]
+    for name, number, code in (("asked", signal.SIGTERM, 143), ("killed", signal.SIGKILL, -9)):
+        said = _stopped_half_way([*DEEPFILL, "--out", name], number, code)
+        if number == signal.SIGTERM:
+            assert "--resume auto" in said
+            assert "Traceback" not in said
+        assert not (place / name / "inpaint/weights.safetensors").exists()
+        resumed = zoo(*DEEPFILL, "--out", name, "--resume", "auto")
+        assert resumed.code == 0, resumed.err
+        files = [place / run / "inpaint/weights.safetensors" for run in ("undisturbed", name)]
+        assert same(*files)
+        stories = [read_header(file).provenance for file in files]
+        assert stories[0]["images_seen"] == stories[1]["images_seen"] == 320
+        assert stories[0]["validation"] == stories[1]["validation"]
+
+
+def _stopped_half_way(words: list[str], number: int, code: int) -> str:
+    """What a process says that gets a signal in the middle of its training."""
+    command = [sys.executable, "-m", "zoo", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     _wait_for(process, "inpaint 41/80")
     process.send_signal(number)
     assert process.stderr is not None
     said = process.stderr.read()
     assert process.wait(timeout=60) == code
-    if number == signal.SIGTERM:
-        assert "--resume auto" in said
-        assert "Traceback" not in said
-    assert not (place / "b/inpaint/weights.safetensors").exists()
-    resumed = zoo(*DEEPFILL, "--out", "b", "--resume", "auto")
-    assert resumed.code == 0, resumed.err
-    assert same(place / "a/inpaint/weights.safetensors", place / "b/inpaint/weights.safetensors")
-    stories = [read_header(place / run / "inpaint/weights.safetensors").provenance for run in "ab"]
-    assert stories[0]["images_seen"] == stories[1]["images_seen"] == 320
-    assert stories[0]["validation"] == stories[1]["validation"]
+    return said
 
 
 def test_a_signal_before_training_ends_at_once(place: Path) -> None:
