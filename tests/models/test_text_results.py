@@ -18,6 +18,10 @@ def test_it_paints_the_colour_that_the_caption_names(method: str) -> None:
     assert mean("object", "colour_fidelity", method) >= 0.85
 
 
+def test_cma_paints_the_shape_that_the_caption_names() -> None:
+    assert mean("object", "shape_fidelity", "cma") >= 0.6
+
+
 @pytest.mark.parametrize("method", READERS)
 def test_its_hole_is_nearer_to_the_truth_than_that_of_a_method_without_text(method: str) -> None:
     assert mean("object", "l1_hole", method) <= 0.7 * mean("object", "l1_hole", "deepfill")
