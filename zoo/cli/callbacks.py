@@ -16,7 +16,7 @@ from zoo.batch import Batch
 from zoo.cli.files import save_png
 from zoo.cli.progress import Meter, figures
 
-SHOWN = ("l1_hole", "colour_fidelity", "shape_fidelity", "psnr")
+SHOWN = ("l1_hole", "colour_fidelity", "shape_fidelity", "guided_shape_fidelity", "psnr")
 
 
 class Samples(Callback):
