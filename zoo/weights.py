@@ -282,10 +282,10 @@ def find_weights(name: str, preset: str, runs: str | Path = "runs") -> Path | No
         preset: `nano` or `paper`.
         runs: The folder of training runs.
     """
-    from zoo.models import resolve
+    from zoo.models import dotted, resolve
 
     last = resolve(name).stages[-1]
-    name = name.replace(":", ".")  # a folder's name: as fit writes it
+    name = dotted(name)
     candidates = [
         Path(runs) / f"{name}-{preset}" / last / "weights.safetensors",
         home() / f"{name}-{preset}.safetensors",

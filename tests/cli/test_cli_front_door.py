@@ -196,6 +196,14 @@ def test_the_terminal_gets_a_bar_and_a_file_gets_lines(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "work 5/10  text 5\nwork 10/10  text 10\n"
 
 
+def test_the_lines_of_a_training_show_the_usual_figures_and_their_variants() -> None:
+    from zoo.cli.callbacks import shown
+
+    values = {"guided_shape_fidelity": 0.9, "l1_known": 0.1, "psnr": 20.0, "shape_fidelity": 0.5}
+    assert list(shown(values)) == ["guided_shape_fidelity", "shape_fidelity", "psnr"]
+    assert shown({"noise_mse": 0.2}) == {"noise_mse": 0.2}
+
+
 def test_signal_handling_is_given_back(zoo: Run) -> None:
     before = signal.getsignal(signal.SIGTERM)
     zoo("--version")

@@ -9,7 +9,7 @@ from tests.test_module import batch
 from tests.toys import Toy
 from zoo.batch import Batch
 from zoo.errors import UsageError
-from zoo.models import CONTROLS, load, names, resolve
+from zoo.models import CONTROLS, class_path, load, names, resolve
 from zoo.models.controls import Mean, Telea, Truth
 from zoo.module import InpaintingModule
 
@@ -49,7 +49,8 @@ def test_controls_see_no_truth(control: type[InpaintingModule]) -> None:
 
 def test_names_resolve() -> None:
     assert all(issubclass(resolve(n), InpaintingModule) for n in (*names(), *CONTROLS))
-    assert resolve("tests.toys.Toy") is Toy
+    assert resolve("tests.toys.Toy") is resolve("tests.toys:Toy") is Toy
+    assert class_path("toys:Toy") == "toys.Toy"
     assert isinstance(load("telea"), Telea)
 
 

@@ -263,11 +263,18 @@ def test_skipping_starts_from_the_noised_known_latents() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"solver": "euler"}, {"draw": "same"}, {"steps": 0}, {"steps": 1000}, {"eta": -1.0}, {"skip": 1.0},
-     {"solver": "unipc", "eta": 0.5}],
+     {"solver": "unipc", "eta": 0.5}, {"spacing": "even"}],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Sampler(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"solver": "euler"}, {"spacing": "even"}])
+def test_the_schedule_refuses_what_it_does_not_have(options: dict[str, str]) -> None:
+    (name,) = options
+    with pytest.raises(UsageError, match=f"unknown {name} '{options[name]}'"):
+        NoiseSchedule().scheduler(**options)  # type: ignore[arg-type]
 
 
 def test_hole_pixels_do_not_reach_the_result_unless_the_truth_is_encoded() -> None:

@@ -98,50 +98,66 @@ def test_the_decoder_is_trained_too_where_it_is_unlocked(monkeypatch: pytest.Mon
 
 
 def noised(module: ECDM, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Noisy latents, noise and time steps of the first iteration, from what the module says it draws."""
+    """Noisy latents, what is to be predicted, and time steps of the first iteration, from what the module draws.
+
+    The velocity is the derivative of the noisy latents by the angle whose cosine is the square root of alpha.
+    """
     noise = Noise(batch["id"], key("ecdm", module.stage, 0, 0))
     z = module.codec.encode(batch["image"] * 2 - 1)
     ε = noise.normal("noise", z.shape[1:])
     t = stages._times(noise, 1000, "sample", 1000)[0]
-    return q_sample(z, module.alphas[t], ε), ε, t
+    angle = module.alphas[t].sqrt().acos()[:, None, None, None]
+    target = ε if module.options["prediction"] == "noise" else ε * angle.cos() - z * angle.sin()
+    return q_sample(z, module.alphas[t], ε), target, t
 
 
+@pytest.mark.parametrize("prediction", ["noise", "velocity"])
 @pytest.mark.parametrize("stage", ["unet", "teacher"])
-def test_a_network_is_taught_to_predict_the_noise(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, batch = make(lively=True, stage=stage, prompt_dropout=0.0, **NEVER), edged()
+def test_a_network_is_taught_the_noise_or_the_velocity(
+    stage: str, prediction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = make(lively=True, stage=stage, prediction=prediction, prompt_dropout=0.0, **NEVER), edged()
     monkeypatch.setattr(stages, "start", lambda module: None)
     values = logged(fit(module, batch))
     with torch.no_grad():
-        x, ε, t = noised(module, batch)
+        x, target, t = noised(module, batch)
         c = module.text(batch["caption"])
         residuals: dict[str, Any] = {}
         if stage == "teacher":
             hint = batch["edge"].expand(-1, 3, -1, -1)
             down, mid = module.teacher(x, t, c, hint, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-        ε_θ = module.unet(x, t, c, return_dict=False, **residuals)[0]
-    assert values == {"l_simple": pytest.approx(F.mse_loss(ε_θ, ε).item(), rel=1e-5)}
+        predicted = module.unet(x, t, c, return_dict=False, **residuals)[0]
+    assert values == {"l_simple": pytest.approx(F.mse_loss(predicted, target).item(), rel=1e-5)}
 
 
-@pytest.mark.parametrize("tap", ["decoder", "residual"])
-@pytest.mark.parametrize("weight", [0.1, 0.7])
-def test_the_students_loss_is_eq_12(tap: str, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tap", "weight", "prediction"),
+    [
+        ("decoder", 0.1, "noise"),
+        ("decoder", 0.7, "velocity"),
+        ("residual", 0.1, "velocity"),
+        ("residual", 0.7, "noise"),
+    ],
+)
+def test_the_students_loss_is_eq_12(tap: str, weight: float, prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.models.ecdm.unet import decode, encode
 
-    module, batch = make(lively=True, sail_tap=tap, sail_weight=weight, prompt_dropout=0.0, **NEVER), edged()
+    sail: dict[str, Any] = {"sail_tap": tap, "sail_weight": weight}
+    module, batch = make(lively=True, prediction=prediction, prompt_dropout=0.0, **sail, **NEVER), edged()
     monkeypatch.setattr(stages, "start", lambda module: None)
     losses: list[float] = []
     monkeypatch.setattr(module, "_minimize", lambda names, loss: losses.append(loss.item()))
     made = fit(module, batch, **ONCE)
     values = logged(made)
     with torch.no_grad():
-        x, ε, t = noised(module, batch)
+        x, target, t = noised(module, batch)
         c = module.text(batch["caption"])
         hint = inpainting_hint(batch["image"], batch["mask"])
         down, mid = module.student(x, t, c, hint, return_dict=False)
         down_T, mid_T = module.teacher(x, t, c, batch["edge"].expand(-1, 3, -1, -1), return_dict=False)
         state = encode(module.unet, x, t, c)
-        ε_θ, features = decode(module.unet, state, down, mid)
+        predicted, features = decode(module.unet, state, down, mid)
         taps = (
             (features, decode(module.unet, state, down_T, mid_T)[1])
             if tap == "decoder"
@@ -151,8 +167,8 @@ def test_the_students_loss_is_eq_12(tap: str, weight: float, monkeypatch: pytest
         whole = module.unet(
             x, t, c, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
         )[0]
-    assert torch.equal(whole, ε_θ)
-    assert values["l_simple"] == pytest.approx(F.mse_loss(ε_θ, ε).item(), rel=1e-5)
+    assert torch.equal(whole, predicted)
+    assert values["l_simple"] == pytest.approx(F.mse_loss(predicted, target).item(), rel=1e-5)
     assert values["l_soft"] == pytest.approx(soft, rel=1e-5)
     assert losses == [pytest.approx(values["l_simple"] + weight * values["l_soft"], rel=1e-6)]
 
@@ -255,8 +271,8 @@ def test_the_target_is_the_noise_or_the_velocity(prediction: str) -> None:
     torch.testing.assert_close(made.target, made.ε if prediction == "noise" else moved)
 
 
-def test_each_stage_is_held_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that predicts the target has no error, whether this is the noise or the velocity."""
+def test_a_right_prediction_has_no_error_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is that of the noise, whether a network predicts this or the velocity."""
     for prediction in ("noise", "velocity"):
         module, batch = make(stage="unet", prediction=prediction), edged(4)
         made = stages.noised(module, batch["image"], Noise(batch["id"]))

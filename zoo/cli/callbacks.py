@@ -16,7 +16,7 @@ from zoo.batch import Batch
 from zoo.cli.files import save_png
 from zoo.cli.progress import Meter, figures
 
-SHOWN = ("l1_hole", "colour_fidelity", "shape_fidelity", "guided_shape_fidelity", "psnr")
+SHOWN = ("l1_hole", "colour_fidelity", "shape_fidelity", "psnr")
 
 
 class Samples(Callback):
@@ -97,8 +97,10 @@ def _join(first: Batch, second: dict[str, Any]) -> Batch:
 
 
 def shown(values: dict[str, float]) -> dict[str, float]:
-    """The figures worth a line: those of `SHOWN`, or all where there are none of these."""
-    return {name: values[name] for name in SHOWN if name in values} or values
+    """The figures worth a line: those of `SHOWN`, each followed by its variants (`guided_l1_hole`); or, where there are
+    none of these, all."""
+    chosen = [name for last in SHOWN for name in values if name == last or name.endswith(f"_{last}")]
+    return {name: values[name] for name in chosen} or values
 
 
 def _values(trainer: Trainer, prefix: str) -> dict[str, float]:

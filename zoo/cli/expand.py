@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zoo.cli.parsers import LIGHTNING_VERBS, lightning_parser
 from zoo.errors import UsageError, unknown_name
-from zoo.models import BASELINES, CONTROLS, MODELS
+from zoo.models import BASELINES, CONTROLS, MODELS, class_path, dotted
 from zoo.resources import resource
 
 PRESETS = ("nano", "paper")
@@ -113,7 +113,7 @@ def stage_file(config: str | Path, stage: str) -> Path:
 
 def run_name(model: str, preset: str) -> str:
     """The name of a method's run folder: `deepfill-nano`, `package.module.Class-nano`."""
-    return f"{model.replace(':', '.')}-{preset}"
+    return f"{dotted(model)}-{preset}"
 
 
 def _preset(preset: str | None, data: str | None) -> str:
@@ -136,9 +136,7 @@ def _model_options(verb: str, model: str | None, preset: str | None, data: str |
             raise UsageError(what, remedy=f"one of {', '.join(MODELS)}")
         return ["--model", BASELINES[model], "--data.size", "512"], []
     if model not in MODELS:
-        if "." not in model and ":" not in model:
-            raise unknown_name("model", model, [*MODELS, *CONTROLS, *BASELINES])
-        name = model.replace(":", ".")
+        name = class_path(model)
         chosen = _preset(preset, data)
         return ["--model", name, "--preset", chosen], [f"{name}: no recipe, its defaults under the name '{chosen}'"]
     chosen = _preset(preset, data)

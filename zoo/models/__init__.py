@@ -1,4 +1,5 @@
-"""The methods by name. A dotted path (`package.module.Class`) works wherever a name does, without registration."""
+"""The methods by name. A dotted path (`package.module.Class`, or `package.module:Class`) works wherever a name does,
+without registration."""
 
 from __future__ import annotations
 
@@ -37,14 +38,19 @@ def names() -> list[str]:
     return list(MODELS)
 
 
+def dotted(name: str) -> str:
+    """The name as files and folders have it: `package.module.Class` also for `package.module:Class`."""
+    return name.replace(":", ".")
+
+
 def class_path(name: str) -> str:
-    """The dotted path of a short name; a dotted path is its own.
+    """The dotted path of a short name; a dotted path, its last dot a colon or not, is its own.
 
     Raises:
         UsageError: No method has that name.
     """
-    if "." in name:
-        return name.replace(":", ".")
+    if "." in dotted(name):
+        return dotted(name)
     known = MODELS | CONTROLS | BASELINES
     if name not in known:
         raise unknown_name("model", name, list(known))

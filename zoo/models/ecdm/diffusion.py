@@ -110,6 +110,13 @@ class NoiseSchedule(NamedTuple):
             raise UsageError(f"{steps} sampling steps: there are 1 to {self.steps - 1}")
 
 
+def _weights(alpha: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
+    """sqrt(alpha_t) and sqrt(1 - alpha_t), those of a batch in a shape that multiplies latents."""
+    if isinstance(alpha, Tensor):
+        alpha = alpha.reshape(-1, 1, 1, 1)
+    return alpha**0.5, (1.0 - alpha) ** 0.5
+
+
 def q_sample(clean: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
     """q(z_t | z_0) = sqrt(alpha_t) z_0 + sqrt(1 - alpha_t) noise.
 
@@ -118,27 +125,23 @@ def q_sample(clean: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
         alpha: The cumulative alpha at t: a number, or B of them (`alphas[t]`).
         noise: Standard normal, B C h w.
     """
-    if isinstance(alpha, Tensor):
-        alpha = alpha.reshape(-1, 1, 1, 1)
-    return clean * alpha**0.5 + noise * (1.0 - alpha) ** 0.5
+    signal, spread = _weights(alpha)
+    return clean * signal + noise * spread
 
 
 def clean_of(noisy: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
     """The estimate of z_0 that a prediction of the noise amounts to; the inverse of `q_sample` (shapes as there)."""
-    if isinstance(alpha, Tensor):
-        alpha = alpha.reshape(-1, 1, 1, 1)
-    return (noisy - noise * (1.0 - alpha) ** 0.5) / alpha**0.5
+    signal, spread = _weights(alpha)
+    return (noisy - noise * spread) / signal
 
 
 def velocity(clean: Tensor, alpha: Tensor | float, noise: Tensor) -> Tensor:
     """sqrt(alpha_t) noise - sqrt(1 - alpha_t) z_0 (Salimans & Ho 2022, Appendix D; shapes as of `q_sample`)."""
-    if isinstance(alpha, Tensor):
-        alpha = alpha.reshape(-1, 1, 1, 1)
-    return noise * alpha**0.5 - clean * (1.0 - alpha) ** 0.5
+    signal, spread = _weights(alpha)
+    return noise * signal - clean * spread
 
 
 def noise_from(noisy: Tensor, alpha: Tensor | float, velocity: Tensor) -> Tensor:
     """The prediction of the noise that one of the velocity amounts to (shapes as of `q_sample`)."""
-    if isinstance(alpha, Tensor):
-        alpha = alpha.reshape(-1, 1, 1, 1)
-    return velocity * alpha**0.5 + noisy * (1.0 - alpha) ** 0.5
+    signal, spread = _weights(alpha)
+    return velocity * signal + noisy * spread

@@ -19,9 +19,9 @@ from zoo.compose import to_uint8
 from zoo.errors import UsageError
 from zoo.keyed import Noise, key, torch_generator
 from zoo.layers.muon import Muon
-from zoo.models.ecdm import diffusion, hub, losses
+from zoo.models.ecdm import hub, losses
 from zoo.models.ecdm.codecs import PCACodec
-from zoo.models.ecdm.diffusion import q_sample, velocity
+from zoo.models.ecdm.diffusion import noise_from, q_sample, velocity
 from zoo.models.ecdm.hints import edge_hint, inpainting_hint
 from zoo.models.ecdm.text import drop_prompts
 
@@ -299,5 +299,5 @@ def scores(module: ECDM, batch: Batch) -> Mapping[str, list[float]]:
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
     ε_θ = module.part("unet")(made_noise.x, made_noise.t, c, return_dict=False, **residuals)[0]
     if module.velocity_at is not None:
-        ε_θ = diffusion.noise_from(made_noise.x, module.alphas[made_noise.t], ε_θ.float())
+        ε_θ = noise_from(made_noise.x, module.alphas[made_noise.t], ε_θ.float())
     return {"noise_mse": (ε_θ.float() - made_noise.ε).square().mean((1, 2, 3)).tolist()}
