@@ -69,14 +69,15 @@ class Ablation:
 
 
 ABLATIONS = {
-    "ecdm": Ablation(  # the paper's Table 2
+    "ecdm": Ablation(  # the paper's Table 2, with its weight of SAIL; the last row has that of `nano`
         "ecdm",
         ("autoencoder", "unet", "teacher"),
         (
-            Variant("baseline", "baseline", {"sail": False, "acda": False}),
-            Variant("sail", "w/ SAIL", {"sail": True, "acda": False}),
-            Variant("acda", "w/ ACDA", {"sail": False, "acda": True}),
-            Variant("both", "both", {"sail": True, "acda": True}),
+            Variant("baseline", "baseline", {"sail": False, "acda": False, "sail_weight": 0.1}),
+            Variant("sail", "w/ SAIL", {"sail": True, "acda": False, "sail_weight": 0.1}),
+            Variant("acda", "w/ ACDA", {"sail": False, "acda": True, "sail_weight": 0.1}),
+            Variant("both", "both", {"sail": True, "acda": True, "sail_weight": 0.1}),
+            Variant("weak", "both, λ = 0.01", {"sail": True, "acda": True, "sail_weight": 0.01}),
         ),
         ("l1", "psnr", "ssim", "l1_hole", "colour_fidelity", "shape_fidelity"),
         steps=500,
