@@ -135,6 +135,11 @@ class InpaintingModule(LightningModule):
         """
         return True
 
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """The terms of published weights that a training starts from, in a line each: they hold for its weights too."""
+        return ()
+
     def check_completes(self, where: str = "", method: str = "") -> None:
         """Refuses a module that cannot complete images.
 

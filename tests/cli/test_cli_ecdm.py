@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.cli.conftest import Run
 from tests.fakes_ecdm import BASED
 from tests.fakes_stable_diffusion import save_control, save_pipeline
+from zoo.weights import read_header
 
 WEIGHTS = Path("inpaint") / "weights.safetensors"
 
@@ -26,6 +27,9 @@ def test_on_a_base_the_student_alone_is_trained_and_completes(zoo: Run, zoo_proc
     assert [path.name for path in Path("run").iterdir() if path.is_dir()] == ["inpaint"]
     assert {name.split(".")[0] for name in load_file(Path("run") / WEIGHTS)} == {"student"}
     assert not Path("run/vocabulary.json").exists()
+    assert read_header(Path("run") / WEIGHTS).licence == "; ".join(
+        f"that of the weights in '{place / name}'" for name in ("base", "canny")
+    )
     asked = ["--models", f"ecdm=run/{WEIGHTS}", "--limit", "2", "--set", "ecdm.steps=2"]
     measured = zoo("benchmark", *asked, "--out", "table")
     assert measured.code == 0, measured.err

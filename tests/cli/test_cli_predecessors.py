@@ -44,3 +44,5 @@ def test_the_licence_of_converted_weights_goes_on_to_what_is_built_on_them(tmp_p
         save_weights(build("deepfill"), tmp_path / stage / "weights.safetensors", licence=licence)
     assert inherited_licence(tmp_path, ("other",)) == LICENCE
     assert inherited_licence(tmp_path, ("generator", "other")) == "NVIDIA, non-commercial"
+    assert inherited_licence(tmp_path, ("generator",), ["OpenRAIL"]) == "NVIDIA, non-commercial; OpenRAIL"
+    assert inherited_licence(tmp_path, ("other",), ["OpenRAIL"]) == "OpenRAIL"

@@ -17,6 +17,7 @@ from zoo.keyed import Noise
 from zoo.models.ecdm import ECDM, choices, completion
 from zoo.models.ecdm.counting import evaluations
 from zoo.models.ecdm.hints import fill
+from zoo.models.ecdm.hub import CONTROL_CANNY, CONTROL_INPAINT, LICENCES, SD15
 from zoo.models.ecdm.sampler import Sampler
 
 # --- construction -----------------------------------------------------------------------------------------------------
@@ -97,6 +98,15 @@ def test_hyperparameters_are_plain_and_rebuild_the_method() -> None:
         again = ECDM(**module.hparams)
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in module.named_parameters()}
         assert all(isinstance(module.hparams[n], list) for n in ("vocabulary", "unet_channels", "acda_blocks"))
+
+
+def test_the_terms_of_published_weights_hold_for_what_starts_from_them() -> None:
+    base, student, teacher = (f"{source}: {LICENCES[source]}" for source in (SD15, CONTROL_INPAINT, CONTROL_CANNY))
+    assert make().licences == ()
+    assert make(base=SD15).licences == (base, student, teacher)
+    assert make(base=SD15, sail=False, student_source="").licences == (base,)
+    assert make(base=SD15, stage="teacher", teacher_source="").licences == (base,)
+    assert make(base="folder", sail=False, student_source="").licences == ("that of the weights in 'folder'",)
 
 
 def test_words_come_from_captions_where_there_is_no_base() -> None:

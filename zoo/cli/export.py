@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "lightning", "numpy", "kornia")
 
 
-def inherited_licence(run: Path, stages: Sequence[str]) -> str:
+def inherited_licence(run: Path, stages: Sequence[str], foreign: Sequence[str] = ()) -> str:
     """The licence of weights that build on those of earlier stages, which may have been converted from published ones.
 
     Args:
         run: The run folder.
         stages: The stages before, finished or not there.
+        foreign: The terms of published weights that the method itself starts from (`InpaintingModule.licences`).
 
     Returns:
         The licences of those weights that are not this project's own; its own where there are none.
@@ -38,7 +39,8 @@ def inherited_licence(run: Path, stages: Sequence[str]) -> str:
     from zoo.weights import LICENCE, read_header
 
     files = [path for name in stages if (path := run / name / "weights.safetensors").is_file()]
-    return "; ".join(sorted({read_header(path).licence for path in files} - {LICENCE})) or LICENCE
+    found = {*foreign, *(read_header(path).licence for path in files)} - {LICENCE}
+    return "; ".join(sorted(found)) or LICENCE
 
 
 def finish(cli: ZooCLI, folder: Path, stage: str, command: Sequence[str], licence: str) -> None:

@@ -126,12 +126,12 @@ def fit_stage(cli: ZooCLI, cls: type[InpaintingModule], run: Path, stage: str, c
     saver = SaveRunConfig(cli.parser, recorded, run, vocabulary, of_stages)
     _build(cli, run, stage, [CommandLineWins(changed), saver], f"go on with: {_resume_command(command)}")
     _check_data(cli)
+    before = cls.stages[: cls.stages.index(stage)]
     if checkpoint is None:
-        before = cls.stages[: cls.stages.index(stage)]
         _load_predecessors(cli.model, run, [name for name in stages_of(cli, cls) if name in before])
     _train(cli, checkpoint, command)
     if not cli.config.trainer.fast_dev_run:
-        finish(cli, folder, stage, command, inherited_licence(run, cls.stages[: cls.stages.index(stage)]))
+        finish(cli, folder, stage, command, inherited_licence(run, before, cli.model.licences))
 
 
 def _settings(

@@ -224,6 +224,11 @@ def _offline() -> bool:
     return any(os.environ.get(name, "").upper() in _YES for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"))
 
 
+def terms(source: str) -> str:
+    """A line on the licence of a source, for the weights that are trained from it; of a folder only where it lies."""
+    return f"{source}: {LICENCES[source]}" if source in LICENCES else f"that of the weights in '{source}'"
+
+
 def _show_licence(source: str) -> None:
     if source in LICENCES and source not in _shown:
         _shown.add(source)

@@ -280,6 +280,15 @@ class ECDM(InpaintingModule):
         """
         networks.check_here(_with_defaults(cls, settings or {}))
 
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """Those of the base, of the ControlNet that the student starts from, and of the teacher that teaches it."""
+        o = self.options
+        if not o["base"]:
+            return ()
+        student = [o["student_source"], o["teacher_source"] if o["sail"] else ""] if self.stage == "inpaint" else []
+        return tuple(hub.terms(source) for source in (o["base"], *student) if source)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ECDM:
         """Moves the networks of the base with the module, of which they are no part."""
         for network in self.held.values():
