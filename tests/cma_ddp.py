@@ -1,8 +1,7 @@
-"""Trains a tiny CMA with two processes and with one, and saves the weights: `python -m tests.cma_ddp FOLDER`."""
+"""Trains a tiny CMA with two processes and with one, and saves the weights."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -52,6 +51,7 @@ def main(devices: int, folder: Path) -> None:
         torch.save({"state": state, "start": start}, folder / f"{devices}.pt")
 
 
-if __name__ == "__main__":
-    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
-        main(devices, Path(sys.argv[1]))
+def one_and_two(folder: Path) -> None:
+    """Both, first the two: a process that has trained cannot be forked."""
+    for devices in (2, 1):
+        main(devices, folder)

@@ -1,12 +1,8 @@
-"""Two processes over one datamodule: writes down which ids each rank trained on and evaluated. Run by test_datamodule.
-
-python tests/data_ddp.py OUT DEVICES BATCH_SIZE
-"""
+"""Two processes over one datamodule: writes down which ids each rank trained on and evaluated."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +48,3 @@ def main(out: Path, devices: int, batch_size: int) -> None:
 def write(out: Path, module: Recorder, trainer: Trainer) -> None:
     """In the process of each rank: under ddp_fork its memory is gone afterwards."""
     (out / f"rank{trainer.global_rank}.json").write_text(json.dumps(module.seen))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

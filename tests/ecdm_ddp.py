@@ -1,8 +1,7 @@
-"""Trains a tiny ECDM with two processes and with one, and saves the weights: `python -m tests.ecdm_ddp FOLDER`."""
+"""Trains a tiny ECDM with two processes and with one, and saves the weights."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,8 @@ def main(stage: str, devices: int, folder: Path) -> None:
         torch.save({"state": state, "start": start}, folder / f"{stage}-{devices}.pt")
 
 
-if __name__ == "__main__":
-    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+def one_and_two(folder: Path) -> None:
+    """Both, for every stage; first the two: a process that has trained cannot be forked."""
+    for devices in (2, 1):
         for stage in ECDM.stages:
-            main(stage, devices, Path(sys.argv[1]))
+            main(stage, devices, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,8 @@ def main(stage: str, devices: int, folder: Path) -> None:
         torch.save({"state": state, "start": start}, folder / f"{stage}-{devices}.pt")
 
 
-if __name__ == "__main__":
-    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
+def one_and_two(folder: Path) -> None:
+    """Both, for every stage; first the two: a process that has trained cannot be forked."""
+    for devices in (2, 1):
         for stage in MMInvertFill.stages:
-            main(stage, devices, Path(sys.argv[1]))
+            main(stage, devices, folder)

@@ -1,8 +1,7 @@
-"""The match loss and its gradient over two processes, saved: `python -m tests.nigdt_gather_ddp FOLDER`."""
+"""The match loss and its gradient over two processes, saved."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,5 +83,6 @@ def work(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-if __name__ == "__main__":
-    torch.multiprocessing.start_processes(work, (sys.argv[1],), 2, start_method="fork")
+def two(folder: Path) -> None:
+    """Forks them."""
+    torch.multiprocessing.start_processes(work, (str(folder),), 2, start_method="fork")

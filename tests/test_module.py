@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +12,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 
+from tests.processes import call_apart
 from tests.toys import Coder, Toy, loader
 from zoo.batch import Batch
 from zoo.errors import UsageError, WeightsError
@@ -114,9 +113,9 @@ def test_clipping_is_of_unscaled_gradients(tmp_path: Path) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The gradient of two processes of 4 images is that of one process of 8; run apart, since DDP forks."""
-    command = [sys.executable, "-m", "tests.toy_ddp", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    from tests import toy_ddp  # which imports this module
+
+    call_apart(toy_ddp.one_and_two, tmp_path)
     one, two = (torch.load(tmp_path / f"{devices}.pt", weights_only=True) for devices in (1, 2))
     for name, value in one["state"].items():
         if "generator" in name or name.endswith(("bias", "original")):

@@ -1,8 +1,7 @@
-"""Trains the toy with two processes and with one, and saves the weights: `python -m tests.toy_ddp FOLDER`."""
+"""Trains the toy with two processes and with one, and saves the weights."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ def main(devices: int, folder: Path) -> None:
         torch.save({"state": toy.state_dict(), "values": values}, folder / f"{devices}.pt")
 
 
-if __name__ == "__main__":
-    for devices in (2, 1):  # first the two: a process that has trained cannot be forked
-        main(devices, Path(sys.argv[1]))
+def one_and_two(folder: Path) -> None:
+    """Both, first the two: a process that has trained cannot be forked."""
+    for devices in (2, 1):
+        main(devices, folder)

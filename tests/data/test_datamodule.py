@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +13,7 @@ from PIL import Image
 
 from tests import data_ddp
 from tests.fakes import tiny_coco
+from tests.processes import call_apart
 from tests.toys import Toy
 from zoo.batch import check_batch
 from zoo.compose import to_uint8
@@ -206,20 +204,11 @@ def test_no_verdict_is_nan_and_no_judge_is_nothing(tmp_path: Path) -> None:
 # --- two processes ---------------------------------------------------------------------------------------------------
 
 
-def _in_two(out: Path, batch_size: int) -> None:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(ROOT / "tests" / "data_ddp.py"), str(out), "2", str(batch_size)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_two_processes_train_and_evaluate_on_what_one_does(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     data_ddp.main(tmp_path / "one", 1, 8)
-    _in_two(tmp_path / "two", 4)
+    call_apart(data_ddp.main, tmp_path / "two", 2, 4)
     one = json.loads((tmp_path / "one" / "rank0.json").read_text())
     two = [json.loads((tmp_path / "two" / f"rank{rank}.json").read_text()) for rank in range(2)]
     for whole, first, second in zip(one["train"], two[0]["train"], two[1]["train"], strict=True):

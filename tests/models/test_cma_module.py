@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tests import cma_ddp
 from tests.fakes_cma import TINY, WORDS, arguments_of, changed, fit, logged, make, scenes, some, states, trainer
+from tests.processes import call_apart
 from zoo.batch import Batch
 from zoo.errors import DataError, UsageError
 from zoo.models import recipe, resolve
@@ -374,9 +374,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     With the paper's word-patch alignment, whose terms are of each sample alone. Contrastive alignment compares samples
     of one process: there two processes have other pairs than one.
     """
-    command = [sys.executable, "-m", "tests.cma_ddp", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    call_apart(cma_ddp.one_and_two, tmp_path)
     one, two = (torch.load(tmp_path / f"{devices}.pt", weights_only=True) for devices in (1, 2))
     start: dict[str, Tensor] = one["start"]
     assert len(one["state"]) == len(start)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tests import ecdm_ddp
 from tests.fakes_cma import changed, scenes, states, trainer
 from tests.fakes_ecdm import BASED, arguments_of, count, edged, enliven, fit, make
 from tests.fakes_stable_diffusion import save_control, save_pipeline
+from tests.processes import call_apart
 from zoo.batch import Batch
 from zoo.cli.checkpoint import Ema
 from zoo.cli.fit import _load_predecessors
@@ -369,9 +369,7 @@ def test_checkpoints_load_without_pickle(stage: str, tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights after two steps of one process with batches of 4, and of two processes with 2; run apart: DDP forks."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "tests.ecdm_ddp", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    call_apart(ecdm_ddp.one_and_two, folder)
     return folder
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tests import mminvertfill_ddp
 from tests.fakes_cma import changed, logged, states, trainer
 from tests.fakes_mminvertfill import TERMS, Seeded, arguments_of, count, enliven, fit, guided, make
+from tests.processes import call_apart
 from zoo.batch import Batch
 from zoo.cli.fit import _load_predecessors
 from zoo.errors import WeightsError
@@ -262,9 +262,7 @@ def test_checkpoints_load_without_pickle(stage: str, tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights after two steps of one process with batches of 4, and of two processes with 2; run apart: DDP forks."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "tests.mminvertfill_ddp", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    call_apart(mminvertfill_ddp.one_and_two, folder)
     return folder
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests import nigdt_gather_ddp
 from tests.nigdt_gather_ddp import IDS, batch, gradients, heads
+from tests.processes import call_apart
 from zoo.models.nigdt.gather import gather, keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,9 +21,7 @@ Found = dict[str, Any]
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     """What each of two processes found; run apart, since they fork."""
     folder = tmp_path_factory.mktemp("processes")
-    command = [sys.executable, "-m", "tests.nigdt_gather_ddp", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    call_apart(nigdt_gather_ddp.two, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

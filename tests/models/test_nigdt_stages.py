@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,11 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tests import nigdt_ddp
 from tests.fakes_cma import WORDS, changed, logged, scenes, some, states, trainer
 from tests.fakes_inception import inception_state
 from tests.fakes_nigdt import COMPLETING, TINY, arguments_of, count, enliven, fit, know_noise, make, parts
+from tests.processes import call_apart
 from zoo.batch import Batch
 from zoo.cli.fit import _load_predecessors
 from zoo.errors import WeightsError
@@ -251,9 +251,7 @@ def test_checkpoints_load_without_pickle(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights after two steps of one process with batches of 4, and of two processes with 2; run apart: DDP forks."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "tests.nigdt_ddp", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    call_apart(nigdt_ddp.one_and_two, folder)
     return folder
 
 
