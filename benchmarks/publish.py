@@ -2,9 +2,9 @@
 
 A name is a mask, or a mask and how captions are edited (`object-deranged`), or a mask and `guided`: edges and
 segmentations are shown. For each: `zoo benchmark --dataset shapes --mask MASK [--captions RULE] [--guidance G]
-[--samples N]` with the shipped weights (several samples for `object` alone; for `guided` only the methods that can be
-guided), then into `benchmarks/results/shapes-NAME/`: the plan, the tables, the strip and all rows. Where the README has
-marks for a name, the first of its tables replaces what is between them.
+[--samples N] [--cost]` with the shipped weights (several samples and the cost for `object` alone; for `guided` only the
+methods that can be guided), then into `benchmarks/results/shapes-NAME/`: the plan, the tables, the strip and all rows.
+Where the README has marks for a name, the first of its tables replaces what is between them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from zoo.benchmark import make_plan, run, write_report
+from zoo.benchmark import make_plan, measure_cost, run, write_report
+from zoo.benchmark.cost import FILE as COST
 from zoo.benchmark.planning import GUIDES
 from zoo.benchmark.store import constant, read_rows
 from zoo.data.shapes.edits import EDITS
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("object", "object-guided", "freeform", "center", "object-deranged", "object-recoloured")
 GUIDED = "guided"
 SAMPLES = {"object": 5}
+COSTED = ("object",)
 KEPT = ("plan.json", "summary.json", "table.md", "table.csv", "strip.png")
 
 
@@ -43,9 +45,11 @@ def publish(name: str) -> Path:
         result = run(make_plan("shapes", mask, models, captions=captions, guidance=guidance, samples=samples), folder)
         if not result.complete or result.failed:
             raise SystemExit(f"{name}: {result.failed} failed rows; nothing is published")
+        if name in COSTED and (unknown := measure_cost(folder)):
+            raise SystemExit(f"{name}: no cost of {', '.join(unknown)}; nothing is published")
         write_report(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for file in KEPT:
+        for file in (*KEPT, *((COST,) if name in COSTED else ())):
             shutil.copyfile(folder / file, target / file)
         rows = sorted((constant(row) for row in read_rows(folder)), key=lambda row: (row["method"], row["id"]))
         text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)

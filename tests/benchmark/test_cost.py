@@ -18,7 +18,7 @@ from zoo.benchmark.cost import FACTS, FILE, _write_items
 from zoo.benchmark.cost_method import count, measure
 from zoo.benchmark.cost_method import run as run_method
 from zoo.benchmark.masks import ensure_masks
-from zoo.benchmark.page_cost import _read
+from zoo.benchmark.tables_cost import _read
 from zoo.benchmark.work import Bench, Item
 from zoo.errors import DataError
 
@@ -125,7 +125,7 @@ def test_the_pass_adds_one_file_and_fails_method_by_method(tmp_path: Path, monke
     assert _read(folder / FILE) == second
     write_report(folder)
     after = files(folder)
-    assert {name for name in after if after[name] != before.get(name)} == {FILE, "index.html"}
+    assert {name for name in after if after[name] != before.get(name)} == {FILE, "index.html", "table.md"}
     page = after["index.html"].decode().partition('<h2 id="cost">')[2].partition("<h2")[0]
     assert f"{fakes_cost.Moody.macs:,}" in page
     assert "10 repeats" in page

@@ -264,11 +264,17 @@ def test_a_cost_pass_is_shown(folder: Path) -> None:
         section = page.partition('<h2 id="cost">')[2].partition("<h2")[0]
         for text in ("a &lt;fast&gt; one", "1,234,567", "0.25", "watts", "<svg"):
             assert text in section
+        facts = (folder / "table.md").read_text().partition("Cost. ")[2]
+        assert "a &lt;fast> one" in facts
+        assert "| method | latency, median (s) | parameters | watts |" in facts
+        assert "| mean | 0.25 | 1,234,567 | 3.5 |" in facts
         (folder / "cost.json").write_text('{"methods": {"mean": {"parameters": "many"}}}')
         with pytest.raises(DataError, match="cost pass"):
             write_report(folder)
     finally:
         (folder / "cost.json").unlink()
+    write_report(folder)
+    assert "Cost. " not in (folder / "table.md").read_text()
 
 
 def test_latex_is_escaped_and_marks_the_best(folder: Path) -> None:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 #     progress: Callable[[int, int, str], None] | None = None) -> RunResult(folder, rows, failed, expected)
 #     out=None -> runs/<plan.name>; shard (0, 4) is the first of four. Whatever is raised inside (KeyboardInterrupt, the
 #     exception of a signal handler), rows are on disk as they are made: the same call goes on from there.
-# measure_cost(folder, repeats=20, progress=None) -> {label: why not}; writes RUN/cost.json for the page
+# measure_cost(folder, repeats=20, progress=None) -> {label: why not}; writes RUN/cost.json for the report
 # suites() -> {name: description};  load_suite(name or path) -> of each run, arguments of make_plan (and `cost`)
 # summarize(folder) -> Summary;  to_json(summary) -> dict of DESIGN 4;  render_table(summary, width=100) -> str;
 # write_report(folder) -> list[Path]

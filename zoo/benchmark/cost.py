@@ -1,6 +1,6 @@
 """The cost pass: what completing an image takes, method by method, each in a process of its own.
 
-It reads a run folder and writes `RUN/cost.json`, which the page shows; rows, plan and summary stay as they are:
+It reads a run folder and writes `RUN/cost.json`, which the report shows; rows, plan and summary stay as they are:
 
     {"plan": hash, "device": text, "torch": version, "threads": n, "repeats": n,
      "methods": {label: {fact: number}}, "failed": {label: why}}

@@ -14,6 +14,7 @@ from zoo.benchmark import edits, samples
 from zoo.benchmark.plan import PROTOCOL, MethodPlan, ordered
 from zoo.benchmark.plots import metric_title as title
 from zoo.benchmark.summary import Summary
+from zoo.benchmark.tables_cost import cost_grid, read_costs
 from zoo.data.base import OWN
 from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
@@ -177,7 +178,7 @@ def samples_grid(summary: Summary, separator: str = " ") -> list[list[str]]:
 
 
 def markdown(summary: Summary) -> str:
-    """The table in Markdown, head and notices as on the terminal, then samples, fidelity and differences."""
+    """The table in Markdown, head and notices as on the terminal, then samples, fidelity, differences and cost."""
     parts = ["\n\n".join(map(_escape, [*headline(summary), *notices(summary)])), _pipes(grid(summary))]
     several = samples_grid(summary)
     if several:
@@ -190,6 +191,9 @@ def markdown(summary: Summary) -> str:
         parts.append("By the number of objects in the scene:\n\n" + _pipes(objects))
     if summary.differences:
         parts.append("Paired differences on the same images (method minus control):\n\n" + _pipes(paired_grid(summary)))
+    note, costs = read_costs(summary)
+    if note:
+        parts.append(f"Cost. {_escape(note)}\n\n" + _pipes(cost_grid(costs)))
     return "\n\n".join(parts) + "\n"
 
 
