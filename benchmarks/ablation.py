@@ -204,7 +204,7 @@ def ema(job: Job) -> float | None:
     """The decay of the moving average of weights, for fewer steps than the run's; None where it has none.
 
     The average spans the same share of the training as in the run. With the run's own decay it would, after 500 of
-    12,000 steps, mostly be what the training started from.
+    8,000 steps, mostly be what the training started from.
     """
     from omegaconf import OmegaConf
 

@@ -36,10 +36,10 @@ def collate(numbers: list[int]) -> Batch:
     return batch
 
 
-def main(stage: str, devices: int, folder: Path) -> None:
+def main(stage: str, codec: str, devices: int, folder: Path) -> None:
     """Two steps of a batch of four."""
-    module = Plain(**make(stage=stage, sail_max_timestep=700).hparams)
-    module.load_state_dict(make(lively=True, stage=stage).state_dict())
+    module = Plain(**make(stage=stage, codec=codec, sail_max_timestep=700).hparams)
+    module.load_state_dict(make(lively=True, stage=stage, codec=codec).state_dict())
     start = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
     forked = DDPStrategy(start_method="fork", find_unused_parameters=True)  # ten seconds faster than a launch
     settings: dict[str, Any] = {"devices": devices, "strategy": forked if devices > 1 else "auto"}
@@ -47,11 +47,11 @@ def main(stage: str, devices: int, folder: Path) -> None:
     fit.fit(module, DataLoader(Squares(), batch_size=4 // devices, collate_fn=collate, sampler=Strided(8)))
     if fit.is_global_zero:
         state = {name: tensor.detach() for name, tensor in module.state_dict().items()}
-        torch.save({"state": state, "start": start}, folder / f"{stage}-{devices}.pt")
+        torch.save({"state": state, "start": start}, folder / f"{stage}-{codec}-{devices}.pt")
 
 
 def one_and_two(folder: Path) -> None:
     """Both, for every stage; first the two: a process that has trained cannot be forked."""
     for devices in (2, 1):
-        for stage in ECDM.stages:
-            main(stage, devices, folder)
+        for stage, codec in (*((stage, "pca") for stage in ECDM.stages), ("autoencoder", "kl")):
+            main(stage, codec, devices, folder)

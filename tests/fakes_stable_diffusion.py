@@ -55,13 +55,13 @@ def save_pipeline(folder: Path, channels: int = 4, seed: int = 0) -> Path:
     return folder
 
 
-def save_control(folder: Path, seed: int = 1) -> Path:
+def save_control(folder: Path, seed: int = 1, hint_widths: tuple[int, ...] = (4, 8, 8)) -> Path:
     """Writes a ControlNet for that UNet, its zero convolutions randomized so that it does something."""
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        control = ControlNetModel.from_unet(unet(), conditioning_embedding_out_channels=(4, 8, 8))
+        control = ControlNetModel.from_unet(unet(), conditioning_embedding_out_channels=hint_widths)
         for parameter in control.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.3)

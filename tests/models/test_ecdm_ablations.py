@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.evaluations import evaluations
 from tests.fakes_cma import logged, scenes
 from tests.fakes_ecdm import count, edged, fit, make
 from zoo.models.ecdm import ECDM
-from zoo.models.ecdm.counting import evaluations
 
 # The rows of Table 2, and what the released code computes (Sec. 9 of the specification).
 ROWS: dict[str, dict[str, Any]] = {
@@ -28,6 +28,7 @@ SWITCHES: list[dict[str, Any]] = [
     {"acda_hole_fill": "zero"}, {"acda_radius": 0}, {"hint": "rgbm"}, {"hint": "rgbm_neg1"}, {"latent_mask": "area"},
     {"latent_mask": "nearest"}, {"blend_entry": False}, {"known_latent": "masked"}, {"draw": "fixed"}, {"eta": 1.0},
     {"solver": "unipc"}, {"solver": "dpmsolver++"}, {"guidance": 1.0}, {"guidance": 4.0}, {"clip": 1.0}, {"steps": 5},
+    {"prediction": "velocity"}, {"spacing": "trailing"}, {"blend_final": False}, {"acda_norm_scope": "batch"},
 ]  # fmt: skip
 
 

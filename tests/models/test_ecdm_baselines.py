@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.evaluations import evaluations
 from tests.fakes_stable_diffusion import save_control, save_pipeline
 from zoo.batch import Batch
 from zoo.errors import DataError, WeightsError
 from zoo.keyed import Noise
 from zoo.models.ecdm import hub
 from zoo.models.ecdm.baselines import BlendedLatentDiffusion, ControlNetInpaint, Pretrained, StableDiffusionInpaint
-from zoo.models.ecdm.counting import evaluations
 from zoo.models.ecdm.hints import inpainting_hint, known_image
 from zoo.module import hide_truth
 from zoo.weights import constructor_arguments

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffu
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
+from tests.evaluations import evaluations
 from tests.fakes_ecdm_nets import ACDA, HINT, TEXT, fill, inputs, residuals, student, teacher, unet
 from zoo.errors import UsageError, WeightsError
 from zoo.models.ecdm.acda import ACDAProcessor, FrequencyEncoder
@@ -197,11 +198,16 @@ def gradients(learner: ECDMControlNet, c: Tensor | None = None) -> list[Tensor]:
 
 def test_every_parameter_learns_and_checkpointing_changes_nothing() -> None:
     learner = student().train()
-    plain = gradients(learner)
+    with evaluations(block=learner.down_blocks[0].resnets[0]) as counted:
+        plain = gradients(learner)
+    assert counted["block"].calls == 1
     assert len(plain) == 5 + len(list(learner.parameters()))
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in learner.parameters())
     learner.enable_gradient_checkpointing()
-    for a, b in zip(plain, gradients(learner), strict=True):
+    with evaluations(block=learner.down_blocks[0].resnets[0]) as counted:
+        again = gradients(learner)
+    assert counted["block"].calls == 2, "forward once more for the gradient"
+    for a, b in zip(plain, again, strict=True):
         assert torch.allclose(a, b, atol=1e-7)
 
 
@@ -252,16 +258,21 @@ def test_bfloat16_is_finite_and_near() -> None:
 
 @torch.no_grad()
 def test_a_saved_student_is_the_same(tmp_path: Path) -> None:
-    learner, arguments = student(acda_radius="official", acda_double_self_attn=True, acda_phase="sincos"), inputs()
+    options = {
+        "acda_radius": "official", "acda_double_self_attn": True, "acda_phase": "sincos", "acda_window": "disc",
+        "acda_norm_scope": "batch", "acda_amp": "log1p", "acda_hole_fill": "zero", "acda_blocks": [0],
+    }  # fmt: skip
+    learner, arguments = student(**options), inputs()
     learner.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["acda_radius"] == "official"
+    assert {name: config[name] for name in options} == options
     assert config["acda_channels"] == list(ACDA)
     assert config["conditioning_channels"] == 3
     again = ECDMControlNet.from_pretrained(tmp_path, local_files_only=True)
     assert set(again.state_dict()) == set(learner.state_dict())
     assert equal(residuals(again, *arguments), residuals(learner, *arguments))
-    assert again.config["acda_double_self_attn"]
+    assert {name: again.config[name] for name in options} == options
+    assert again.spectrum == learner.spectrum
 
 
 @torch.no_grad()

@@ -81,6 +81,11 @@ def test_names_of_ecdm_alone(paper: Paper) -> None:
             for part in ("to_ki", "to_vi"):
                 wanted.add(f"input_blocks.{k}.1.transformer_blocks.0.{attn}.{part}.weight")
     assert own == wanted
+    for k, block in ((1, "0_attentions_0"), (5, "1_attentions_1"), (8, "2_attentions_1")):
+        for attn in ("attn1", "attn2"):
+            for there_, here in (("to_ki", "k"), ("to_vi", "v")):
+                name = f"input_blocks.{k}.1.transformer_blocks.0.{attn}.{there_}.weight"
+                assert table[name] == f"acda_kv.down_blocks_{block}_transformer_blocks_0_{attn}.{here}.weight"
     assert there["input_blocks.4.1.transformer_blocks.0.attn2.to_ki.weight"].shape == (640, 768)
     assert there["input_blocks.4.1.transformer_blocks.0.attn1.to_vi.weight"].shape == (640, 640)
     assert there["context_hint_block.14.weight"].shape == (768, 256, 3, 3)

@@ -94,13 +94,12 @@ def test_the_soft_loss_is_zero_for_the_same_network_and_hint_alone(tap: str) -> 
 def test_the_soft_loss_teaches_the_student_alone(tap: str) -> None:
     base, controlnet, learner = unet(), teacher(), student()
     base.requires_grad_(False)
-    controlnet.requires_grad_(False)
     soft = terms(base, controlnet, learner, tap)[1]
     assert soft.requires_grad
     soft.backward()
     lacking = [n for n, p in learner.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert lacking == []
-    assert all(p.grad is None for net in (base, controlnet) for p in net.parameters())
+    assert all(p.grad is None for p in controlnet.parameters())  # though nobody froze it
 
 
 def test_a_fresh_student_learns_from_the_soft_loss_at_once() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.evaluations import evaluations
 from tests.fakes_cma import WORDS, scenes, some
 from tests.fakes_ecdm import NETWORKS, arguments_of, hole, make
 from zoo.batch import Batch
 from zoo.errors import DataError, UsageError
 from zoo.keyed import Noise
 from zoo.models.ecdm import ECDM, choices, completion
-from zoo.models.ecdm.counting import evaluations
 from zoo.models.ecdm.hints import fill
 from zoo.models.ecdm.hub import CONTROL_CANNY, CONTROL_INPAINT, LICENCES, SD15
 from zoo.models.ecdm.sampler import Sampler
@@ -254,7 +254,7 @@ def test_tokens_that_are_kept_change_nothing() -> None:
 
 def test_sampling_costs_little_besides_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """At nano's sizes, in processor time: what is spent outside the calls of the networks is under 5 % of a step."""
-    module, batch = ECDM(**arguments_of("nano", steps=8)).eval(), scenes(4, 64, 64)
+    module, batch = ECDM(**arguments_of("nano")).eval(), scenes(4, 64, 64)
     spent = {"networks": 0.0}
 
     def timed(call: Any) -> Any:
@@ -283,9 +283,11 @@ def test_sampling_costs_little_besides_its_networks(monkeypatch: pytest.MonkeyPa
     assert min(shares) < 0.05
 
 
-def test_the_loop_is_the_samplers_over_the_networks() -> None:
+@pytest.mark.parametrize("prediction", ["noise", "velocity"])
+def test_the_loop_is_the_samplers_over_the_networks(prediction: str) -> None:
     """Completion by hand: hint, halves, sampler, decoding, composite."""
-    module, batch = make(lively=True, codec="identity", unet_groups=2, clip=0.0).eval(), scenes()
+    options = {"codec": "identity", "unet_groups": 2, "clip": 0.0, "prediction": prediction}
+    module, batch = make(lively=True, **options).eval(), scenes()
     image, mask = torch.where(hole(batch), 0.5, batch["image"]), batch["mask"]
     hint = torch.where(mask > 0.5, -1.0, image)
     with torch.no_grad():
@@ -297,6 +299,9 @@ def test_the_loop_is_the_samplers_over_the_networks() -> None:
             out = module.unet(
                 x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
             )[0]
+            if prediction == "velocity":
+                angle = module.alphas[t].sqrt().acos()[:, None, None, None]
+                out = out * angle.cos() + x * angle.sin()
             return out[:3] + 2.0 * (out[3:] - out[:3])
 
         z = module.codec.encode(fill(image, mask) * 2 - 1)

@@ -70,6 +70,8 @@ def test_nano_has_the_sizes_it_had_and_the_specifications_of_its_widths() -> Non
     assert counted(**arguments_of("nano", vocabulary=words)) == {
         "codec": 0, "text": 77_824, "unet": 1_668_248, "teacher": 839_152, "student": 1_000_880
     }  # fmt: skip
+    of_shapes = counted(**arguments_of("nano", vocabulary=words[:86]))
+    assert (of_shapes["text"], sum(of_shapes.values()) - of_shapes["teacher"]) == (75_392, 2_744_520)
     narrow = {"vocabulary": words, "unet_channels": [32, 64], "text_length": 16}
     found = counted(**arguments_of("nano", **narrow))
     assert found == {"codec": 0, "text": 76_288, "unet": 1_079_880, "teacher": 559_056, "student": 717_712}
@@ -261,8 +263,21 @@ def test_an_unlocked_decoder_is_saved(hub: dict[str, Any], tmp_path: Path) -> No
     theirs = load_file(Path(hub["base"]) / "unet" / "diffusion_pytorch_model.safetensors")
     moved = {n.split(".")[0] for n, t in module.unet.state_dict().items() if not torch.equal(t, theirs[n])}
     assert moved == {"up_blocks", "conv_norm_out", "conv_out"}
+    assert set(module.held) == {"codec", "text", "teacher"}  # no second UNet beside its own
     again = load_weights(save_weights(module, tmp_path / "weights.safetensors"))
     torch.testing.assert_close(again.complete(captioned()).raw, module.complete(captioned()).raw, atol=1e-6, rtol=0)
+    assert set(again.held) == {"codec", "text"}
+    fit(module, captioned())  # starts anew, from the base
+    assert module.global_step == 1
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_of_a_bases_unet_are_made_anew_where_that_is_asked_for(
+    checkpointing: bool, hub: dict[str, Any]
+) -> None:
+    module = ECDM(**hub, checkpointing=checkpointing)
+    module.load_base()
+    assert module.held["unet"].is_gradient_checkpointing == checkpointing
 
 
 def test_what_is_not_here_is_one_error(hub: dict[str, Any], tmp_path: Path) -> None:
@@ -275,6 +290,9 @@ def test_what_is_not_here_is_one_error(hub: dict[str, Any], tmp_path: Path) -> N
         ECDM.check_available({"base": nowhere})
     ECDM.check_available({"base": hub["base"]})
     ECDM.check_available({"base": ""})
+    other = save_control(tmp_path / "other", hint_widths=(4, 8, 16))
+    with pytest.raises(WeightsError, match=r"the teacher '.*other' has other sizes than the student: conditioning_emb"):
+        fit(ECDM(**{**hub, "teacher_source": str(other)}), captioned())
     with pytest.raises(
         WeightsError, match=r"other sizes than the student: block_out_channels \[8, 16\], not \[8, 24\]"
     ):
@@ -375,13 +393,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @STAGES
 def test_two_processes_equal_one(stage: str, trained: Path) -> None:
-    one, two = (torch.load(trained / f"{stage}-{devices}.pt", weights_only=True) for devices in (1, 2))
-    start: dict[str, Tensor] = one["start"]
-    assert one["state"].keys() == two["state"].keys() == start.keys()
-    for name, value in one["state"].items():
-        torch.testing.assert_close(two["state"][name], value, atol=5e-6, rtol=1e-4, msg=name)
-    moved = {n.split(".")[0] for n, p in start.items() if (one["state"][n] - p).abs().max() > 1e-4}
+    start, state = alike(trained, f"{stage}-pca")
+    moved = {n.split(".")[0] for n, p in start.items() if (state[n] - p).abs().max() > 1e-4}
     assert moved == set(learning(stage)) | ({"fitted"} if stage == "autoencoder" else set())
+
+
+def test_two_processes_scale_the_latents_of_an_autoencoder_as_one_does(trained: Path) -> None:
+    start, state = alike(trained, "autoencoder-kl")
+    assert abs(state["codec.scale"] - start["codec.scale"]) > 0.1
+
+
+def alike(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state before and after, which is the same of one process and of two."""
+    one, two = (torch.load(folder / f"{name}-{devices}.pt", weights_only=True) for devices in (1, 2))
+    assert one["state"].keys() == two["state"].keys() == one["start"].keys()
+    for key, value in one["state"].items():
+        torch.testing.assert_close(two["state"][key], value, atol=5e-6, rtol=1e-4, msg=key)
+    return one["start"], one["state"]
 
 
 # --- validation -------------------------------------------------------------------------------------------------------

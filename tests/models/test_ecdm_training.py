@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.evaluations import evaluations
 from tests.fakes_cma import changed, logged, scenes, some, states
 from tests.fakes_ecdm import edged, fit, gradients, make, own
 from zoo.batch import Batch
@@ -54,17 +55,18 @@ def test_each_stage_reaches_all_of_its_own_parameters_and_no_others(
     assert {n for n, p in module.named_parameters() if p.requires_grad} == expected
 
 
-def test_20_the_optimizer_has_the_students_parameters_alone() -> None:
-    module = make()
+@pytest.mark.parametrize("muon_lr", [0.0, 0.01])
+def test_20_the_optimizers_have_the_students_parameters_alone(muon_lr: float) -> None:
+    module = make(muon_lr=muon_lr)
     before = states(module)
     fit(module, edged(), max_steps=2)
-    (optimizer,) = module.by_name.values()
-    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
-        id(p) for p in module.student.parameters()
-    }
+    made = module.by_name
+    assert set(made) == ({"student", "matrices"} if muon_lr else {"student"})
+    owned = [id(p) for optimizer in made.values() for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in module.student.parameters())
     assert changed(module, before) == {"student"}
-    assert isinstance(optimizer, torch.optim.AdamW)
-    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+    assert isinstance(made["student"], torch.optim.AdamW)
+    assert made["student"].param_groups[0]["betas"] == (0.9, 0.999)
 
 
 def test_muon_takes_the_matrices_of_what_a_stage_trains_and_steps_with_the_rest_of_it() -> None:
@@ -247,13 +249,15 @@ def test_a_teacher_without_edges_is_an_error_that_says_what_to_do(stage: str) ->
         assert set(logged(fit(make(sail=False), scenes()))) == {"l_simple"}
 
 
-def test_what_is_drawn_depends_on_sample_and_iteration_alone() -> None:
-    module, batch = make(), edged(4)
-    noise = Noise(batch["id"], 7)
-    whole = stages.noised(module, batch["image"], noise)
-    part = stages.noised(module, batch["image"][2:], Noise(batch["id"][2:], 7))
-    for a, b in zip(whole, part, strict=True):
-        assert torch.equal(a[2:], b)
+@pytest.mark.parametrize("gate", ["sample", "batch"])
+def test_what_is_drawn_depends_on_sample_and_iteration_alone(gate: str) -> None:
+    module, batch = make(sail_gate=gate, sail_max_timestep=500), edged(4)
+    for seed in range(8):
+        whole = stages.noised(module, batch["image"], Noise(batch["id"], seed))
+        part = stages.noised(module, batch["image"][2:], Noise(batch["id"][2:], seed))
+        for a, b in zip(whole, part, strict=True):
+            assert torch.equal(a[2:], b)
+    whole = stages.noised(module, batch["image"], Noise(batch["id"], 7))
     other = stages.noised(module, batch["image"], Noise(batch["id"], 8))
     assert not torch.equal(other.ε, whole.ε)
     assert whole.t.unique().numel() > 1
@@ -305,9 +309,13 @@ def test_learning_rates_fall_as_asked() -> None:
 
 def test_16_activations_made_anew_give_the_same_weights() -> None:
     after = []
-    for checkpointing in (False, True):
+    for checkpointing, times in ((False, 1), (True, 2)):
         module = make(checkpointing=checkpointing)
-        fit(module, edged(), max_steps=2)
+        blocks = {"student": module.student.down_blocks[0].resnets[0], "unet": module.unet.up_blocks[0].resnets[0]}
+        with evaluations(**blocks) as counted:
+            fit(module, edged(), max_steps=2)
+        assert counted["student"].calls == 2 * times
+        assert counted["unet"].calls == 2 * (times + 1), "under the teacher's residuals without a gradient"
         after.append(states(module.student))
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 

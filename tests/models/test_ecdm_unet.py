@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from tests.evaluations import evaluations
 from tests.fakes_ecdm_nets import DEEP, inputs, residuals, teacher, unet
 from zoo.errors import UsageError
 from zoo.models.ecdm.unet import check, decode, encode
@@ -59,11 +60,15 @@ def gradients(base: UNet2DConditionModel) -> list[Tensor]:
 
 def test_gradients_reach_the_residuals_with_checkpointing_or_without() -> None:
     base = unet().requires_grad_(False)
-    plain = gradients(base)
-    assert len(plain) == 6
-    assert all(g.abs().max() > 0 for g in plain)
-    base.enable_gradient_checkpointing()
-    for a, b in zip(plain, gradients(base), strict=True):
+    with evaluations(block=base.up_blocks[0].resnets[0]) as counted:
+        plain = gradients(base)
+        assert counted["block"].calls == 1
+        assert len(plain) == 6
+        assert all(g.abs().max() > 0 for g in plain)
+        base.enable_gradient_checkpointing()
+        again = gradients(base)
+        assert counted["block"].calls == 1 + 2, "forward once more for the gradient"
+    for a, b in zip(plain, again, strict=True):
         assert torch.allclose(a, b, atol=1e-7)
 
 

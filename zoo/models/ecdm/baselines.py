@@ -15,10 +15,10 @@ from zoo.batch import Batch
 from zoo.errors import WeightsError
 from zoo.keyed import Noise
 from zoo.models.ecdm import hub
-from zoo.models.ecdm.codecs import KLCodec
+from zoo.models.ecdm.completion import contexts, predictor
 from zoo.models.ecdm.hints import inpainting_hint, known_image, latent_mask
-from zoo.models.ecdm.sampler import Predictor, Sampler, guided, halves
-from zoo.models.ecdm.text import ClipPrompts, PromptEncoder
+from zoo.models.ecdm.networks import load_pipeline
+from zoo.models.ecdm.sampler import Predictor, Sampler, guided
 from zoo.module import InpaintingModule
 
 
@@ -44,12 +44,7 @@ class Pretrained(InpaintingModule):
     def __init__(self, size: int, source: str, guidance: float, sampler: Sampler) -> None:
         super().__init__(size=size)
         self.guidance, self.sampler = guidance, sampler
-        self.unet = hub.load("unet", source)
-        self.codec = KLCodec(hub.load("vae", source))
-        model = hub.load("text_encoder", source)
-        config = model.config
-        ids, length = config.vocab_size, config.max_position_embeddings
-        self.text = PromptEncoder(model, ClipPrompts(hub.load_tokenizer(source, ids=ids, length=length)))
+        self.codec, self.text, self.unet = load_pipeline(source)
         self.multiple = self.codec.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         found, wanted = int(self.unet.config.in_channels), self.inputs(self.codec.channels)
         if found != wanted:
@@ -93,14 +88,10 @@ class Pretrained(InpaintingModule):
             mask: Of latent cells, B 1 h w.
             context: Encoded prompts, B T c, or twice as many where guidance doubles the latents.
         """
-        unet = self.unet
-        return lambda noisy, time: unet(noisy, time, context, return_dict=False)[0]
+        return predictor(self.unet, context)
 
     def inpaint(self, batch: Batch, noise: Noise) -> Tensor:
-        captions = batch["caption"]
-        context = self.text(captions)
-        if self.guidance != 1.0:
-            context = halves(self.text([""]).expand_as(context), context, self.guidance)
+        context = contexts(self.text, batch["caption"], self.guidance)
         known = self.codec.encode(known_image(batch["image"], batch["mask"], self.known) * 2.0 - 1.0)
         mask = latent_mask(batch["mask"], self.codec.factor, "nearest")
         predict = guided(self.predictor(batch, known, mask, context), self.guidance)
@@ -169,15 +160,7 @@ class ControlNetInpaint(Pretrained):
 
     def predictor(self, batch: Batch, known: Tensor, mask: Tensor, context: Tensor) -> Predictor:
         hint = _repeated(inpainting_hint(batch["image"], batch["mask"]), context)
-        unet, control = self.unet, self.control
-
-        def predict(noisy: Tensor, time: Tensor) -> Tensor:
-            down, middle = control(noisy, time, context, hint, conditioning_scale=1.0, return_dict=False)
-            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-            predicted: Tensor = unet(noisy, time, context, **residuals, return_dict=False)[0]
-            return predicted
-
-        return predict
+        return predictor(self.unet, context, self.control, hint)
 
 
 class BlendedLatentDiffusion(Pretrained):

@@ -7,19 +7,22 @@ from typing import Any
 
 from zoo.errors import UsageError
 from zoo.models.ecdm import hints
-from zoo.models.ecdm.diffusion import SPACINGS
+from zoo.models.ecdm.diffusion import SOLVERS, SPACINGS
+from zoo.models.ecdm.losses import GATES, TAPS
+from zoo.models.ecdm.sampler import DRAWS
+from zoo.models.ecdm.spectrum import SpectrumOptions
 
 CHOICES: dict[str, Sequence[str]] = {
     "codec": ("kl", "pca", "identity"),
     "hint": tuple(hints.HINTS),
     "controlnet_init": ("zero", "warm"),
-    "sail_tap": ("decoder", "residual"),
-    "sail_gate": ("sample", "batch"),
+    "sail_tap": TAPS,
+    "sail_gate": GATES,
     "known_latent": hints.KNOWN,
     "latent_mask": hints.LATENT_MASKS,
-    "solver": ("ddim", "unipc", "dpmsolver++"),
+    "solver": SOLVERS,
     "spacing": SPACINGS,
-    "draw": ("fresh", "fixed"),
+    "draw": DRAWS,
     "prediction": ("noise", "velocity"),
     "decay": ("constant", "linear", "cosine"),
 }
@@ -63,6 +66,12 @@ def check(options: Mapping[str, Any], stage: str) -> None:
             raise UsageError(f"{name} has {len(o[name])} widths, and codec_factor is {factor}", remedy=remedy)
     if not 0 <= o["unet_plain"] < len(o["unet_channels"]):
         raise UsageError(f"unet_plain must be from 0 to {len(o['unet_channels']) - 1}, got {o['unet_plain']}")
+    spectrum = ("radius", "window", "norm_scope", "amp", "phase", "hole_fill")
+    SpectrumOptions(**{name: o[f"acda_{name}"] for name in spectrum})
+    attending = range(len(o["unet_channels"]) - o["unet_plain"])
+    if o["acda_blocks"] is not None and not (o["acda_blocks"] and {*o["acda_blocks"]} <= {*attending}):
+        remedy = f"blocks of {[*attending]}; none of them: --model.acda false"
+        raise UsageError(f"acda_blocks cannot be {list(o['acda_blocks'])}", remedy=remedy)
     if o["base"] and o["prediction"] != "noise":
         raise UsageError(f"the UNet of the base '{o['base']}' predicts noise", remedy="--model.prediction noise")
     if not 0.0 <= o["prompt_dropout"] <= 1.0:

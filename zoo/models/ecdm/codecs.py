@@ -89,26 +89,13 @@ class KLCodec(Codec):
             mode: Unscaled latents, B C h w, as of `posterior(x).mode()`; of all processes alike.
             share: How much these latents count, in (0, 1]; 1 forgets what was before.
         """
-        variance = mode.float().var()
+        z = mode.float()
+        moments = torch.stack([z.new_tensor(z.numel()), z.sum(), z.square().sum()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(variance)
-            variance /= torch.distributed.get_world_size()
+            torch.distributed.all_reduce(moments)
+        count, first, second = moments
+        variance = (second - first.square() / count) / (count - 1.0)
         self.scale.copy_((1.0 - share) * self.scale**-2 + share * variance.clamp(min=1e-12)).pow_(-0.5)
-
-    @torch.no_grad()
-    def fit_scale(self, x: Tensor) -> None:
-        """Sets the scale so that the latents of these images have unit deviation; after training, before the UNet.
-
-        Args:
-            x: B 3 H W in [-1, 1]; the more images, the better.
-
-        Raises:
-            DataError: All latents are equal.
-        """
-        deviation = self.posterior(x).mode().float().std()
-        if not float(deviation) > 0:
-            raise DataError("the latents of these images are all equal", remedy="train the autoencoder first")
-        self.scale.copy_(1.0 / deviation)
 
 
 class PCACodec(Codec):
@@ -128,9 +115,6 @@ class PCACodec(Codec):
     mean: Tensor
     basis: Tensor
     scale: Tensor
-    _count: Tensor
-    _sum: Tensor
-    _outer: Tensor
 
     def __init__(self, factor: int = 4, channels: int = 8) -> None:
         super().__init__()
@@ -141,8 +125,8 @@ class PCACodec(Codec):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("basis", _cosines(factor)[:, :channels].contiguous())
         self.register_buffer("scale", torch.ones(channels))
-        for name, shape in (("_count", ()), ("_sum", (width,)), ("_outer", (width, width))):
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64), persistent=False)
+        # No buffers, which move with a module: Apple's GPUs have no float64.
+        self._sums = [torch.zeros(shape, dtype=torch.float64) for shape in ((), (width,), (width, width))]
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -159,22 +143,24 @@ class PCACodec(Codec):
     def accumulate(self, x: Tensor) -> None:
         """Adds images of all processes, each of which must call it, to the sums that `solve` reads.
 
-        The sums are float64, and no part of the state; see `sums`.
+        The sums are float64 on the CPU, and no part of the state; see `sums`.
 
         Args:
             x: B 3 H W in [-1, 1], H and W multiples of `factor`.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            patches = F.pixel_unshuffle(x.double(), self.factor).movedim(1, -1).flatten(0, -2)
-            more = [torch.full_like(self._count, len(patches)), patches.sum(0), patches.T @ patches]
-        for total, part in zip(self.sums(), more, strict=True):
+        exact = x.cpu() if x.device.type == "mps" else x  # NCCL wants the parts on its device
+        with torch.autocast(exact.device.type, enabled=False):
+            patches = F.pixel_unshuffle(exact.double(), self.factor).movedim(1, -1).flatten(0, -2)
+            more = [patches.new_tensor(len(patches)), patches.sum(0), patches.T @ patches]
+        for total, part in zip(self._sums, more, strict=True):
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(part)
-            total += part
+            total += part.cpu()
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         """How many patches were accumulated, their sum and the sum of their outer products."""
-        return self._count, self._sum, self._outer
+        count, total, outer = self._sums
+        return count, total, outer
 
     @torch.no_grad()
     def solve(self, keep: bool = False) -> None:
@@ -186,10 +172,11 @@ class PCACodec(Codec):
         Raises:
             DataError: Nothing, or images of a single colour, were accumulated.
         """
-        if not float(self._count) > 0:
+        count, total, outer = self.sums()
+        if not float(count) > 0:
             raise DataError("no images to fit the codec to", remedy="call accumulate(images) first")
-        mean = self._sum / self._count
-        covariance = self._outer / self._count - torch.outer(mean, mean)
+        mean = total / count
+        covariance = outer / count - torch.outer(mean, mean)
         variances, vectors = torch.linalg.eigh(covariance)
         deviations = variances.flip(0)[: self.channels].clamp(min=0).sqrt()
         vectors = vectors.flip(1)[:, : self.channels]
@@ -201,8 +188,8 @@ class PCACodec(Codec):
         self.basis.copy_(vectors * signs)
         self.scale.copy_(deviations.clamp(min=_FLATTEST * float(deviations[0])))
         if not keep:
-            for total in self.sums():
-                total.zero_()
+            for part in self._sums:
+                part.zero_()
 
 
 class IdentityCodec(Codec):

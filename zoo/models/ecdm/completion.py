@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +28,9 @@ def sampler_of(options: Mapping[str, Any]) -> Sampler:
     )  # fmt: skip
 
 
-def contexts(module: ECDM, captions: Sequence[str]) -> Tensor:
-    """Encoded captions, those of the empty prompt before them where guidance wants both."""
-    text, scale = module.part("text"), module.options["guidance"]
-    encoded: Tensor = text(captions)
+def contexts(text: Callable[[Sequence[str]], Tensor], captions: Sequence[str], scale: float) -> Tensor:
+    """Encoded captions, those of the empty prompt before them where guidance, of that scale, wants both."""
+    encoded = text(captions)
     return encoded if scale == 1.0 else halves(text([""]).expand_as(encoded), encoded, scale)
 
 
@@ -78,7 +77,8 @@ def inpaint(module: ECDM, batch: Batch, noise: Noise, truth: Tensor | None = Non
     o, codec = module.options, module.part("codec")
     image, mask = batch["image"], batch["mask"]
     # Deviation: the student is shown the masked image with -1 in the hole, and no mask as a fourth channel.
-    hint, context = inpainting_hint(image, mask, o["hint"]), contexts(module, batch["caption"])
+    hint = inpainting_hint(image, mask, o["hint"])
+    context = contexts(module.part("text"), batch["caption"], o["guidance"])
     repeat = len(context) // len(hint)
     shown = known_image(image if truth is None else truth, mask, o["known_latent"])
     known = codec.encode(shown * 2.0 - 1.0)
@@ -104,13 +104,14 @@ def sheet(module: ECDM) -> Tensor | None:
     image, codec = batch["image"], module.part("codec")
     if module.stage == "autoencoder":
         return torch.cat([image, (codec.decode(codec.encode(image * 2.0 - 1.0)) + 1.0) / 2.0]).clamp(0.0, 1.0)
-    rows, context = [image], contexts(module, batch["caption"])
+    rows, scale = [image], module.options["guidance"]
+    context = contexts(module.part("text"), batch["caption"], scale)
     control = hint = None
     if module.stage == "teacher":
         rows.append(edge_hint(batch["edge"]))
         control, hint = module.teacher, rows[-1].repeat(len(context) // len(image), 1, 1, 1)
     known = torch.zeros_like(codec.encode(image))
     predict = predictor(module.part("unet"), context, control, hint, velocity_at=module.velocity_at)
-    predict = guided(predict, module.options["guidance"])
+    predict = guided(predict, scale)
     latents = module.sampler(predict, known, torch.ones_like(known[:, :1]), Noise(batch["id"]))
     return torch.cat([*rows, (codec.decode(latents) + 1.0) / 2.0]).clamp(0.0, 1.0)

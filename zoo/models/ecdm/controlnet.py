@@ -105,6 +105,8 @@ class ECDMControlNet(ControlNetModel):  # type: ignore[misc]
 
     def _layers(self, blocks: Sequence[int] | None) -> dict[str, Any]:
         """The attention layers of the named down blocks, by name."""
+        if blocks is not None and not blocks:
+            raise UsageError("acda_blocks is empty", remedy="acda: false")
         chosen = range(len(self.down_blocks)) if blocks is None else blocks
         begins = tuple(f"down_blocks.{b}.attentions." for b in chosen)
         found = {n: m for n, m in self.named_modules() if n.startswith(begins) and n.endswith((".attn1", ".attn2"))}

@@ -17,26 +17,15 @@ if TYPE_CHECKING:
     Scheduler: TypeAlias = DDIMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler
 
 
-class Solver(NamedTuple):
-    """A way to walk the noise schedule backwards.
-
-    Attributes:
-        multistep: Whether a step reads the predictions of earlier ones.
-        label: What a reader of results must know of it; empty for the method's own.
-    """
-
-    multistep: bool
-    label: str
-
-
-_OTHER = "second-order multistep solver, known cells on one noise: another trajectory than DDIM, so other numbers"
-SOLVERS = {
-    "ddim": Solver(False, ""),
-    "unipc": Solver(True, f"UniPC, {_OTHER}"),
-    "dpmsolver++": Solver(True, f"DPM-Solver++ 2M, {_OTHER}"),
-}
+SOLVERS = ("ddim", "unipc", "dpmsolver++")
+"""The method's own, and two of second order: another trajectory, with known cells on one noise, so other numbers."""
+MULTISTEP = ("unipc", "dpmsolver++")
+"""The solvers a step of which reads the predictions of earlier ones."""
 SPACINGS = ("leading", "trailing")
-"""How sampling steps are laid over time steps: 901, 801, ... 1 for ten of 1,000, or 999, 899, ... 99."""
+"""How sampling steps are laid over time steps: 901, 801, ... 1 for ten of 1,000, or 999, 899, ... 99.
+
+Where the steps do not divide 1,000, `trailing` rounds, and a step of DDIM ends up to one time step off the next.
+"""
 
 
 class NoiseSchedule(NamedTuple):

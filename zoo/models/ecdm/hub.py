@@ -260,4 +260,4 @@ def _remedy(source: str) -> str:
         if Path(source).expanduser().is_dir()
         else f"`hf download {source}` fetches it{licence} where there is a network; "
     )
-    return f"{fetch}a local folder as diffusers writes it does, too; --preset nano needs no such weights"
+    return f"{fetch}a local folder as diffusers writes it does, too; ecdm's --preset nano needs no such weights"

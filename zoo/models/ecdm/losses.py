@@ -21,7 +21,7 @@ def L_simple(ε: Tensor, ε_θ: Tensor) -> Tensor:
     """Eq. 5: mean (ε - ε_θ)² over all latent elements, of hole and known alike.
 
     Args:
-        ε: B C h w, the noise that was added.
+        ε: B C h w, the noise that was added; the velocity where the networks predict that.
         ε_θ: B C h w, what the UNet predicts with the student's residuals.
     """
     return F.mse_loss(ε_θ.float(), ε.float())
@@ -67,6 +67,7 @@ def timesteps(
     gate: str = "sample",
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    taught: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Time steps, B integers uniform in [0, T), and which of the samples the teacher teaches, B bool: those `below`.
 
@@ -80,6 +81,7 @@ def timesteps(
             samples are taught, and else none.
         generator: Of that device; None is the global one.
         device: Where to draw.
+        taught: For gate `batch`, what was decided for all of a batch of which these are a part; None decides it here.
 
     Raises:
         UsageError: An unknown gate, or a negative `below`.
@@ -90,7 +92,8 @@ def timesteps(
         raise UsageError(f"sail_max_timestep is {below}", remedy=f"give 0 (never) to {T} (always)")
     low, high = 0, T
     if gate == "batch" and 0 < below < T:
-        taught = torch.rand((), generator=generator, device=device).item() * T < below
+        if taught is None:
+            taught = torch.rand((), generator=generator, device=device).item() * T < below
         low, high = (0, below) if taught else (below, T)
     t = torch.randint(low, high, (batch,), generator=generator, device=device)
     return t, t < below

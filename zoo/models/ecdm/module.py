@@ -251,13 +251,15 @@ class ECDM(InpaintingModule):
             teacher: Also the teacher, where it comes from elsewhere; completing an image does without.
 
         Raises:
-            WeightsError: They are not on this machine, or of other sizes.
+            WeightsError: They are not on this machine, or of other sizes than the student.
         """
         o = self.options
         found = {} if "codec" in self.held or not o["base"] else networks.load_base(o)
         wanted = teacher and self.stage == "inpaint" and o["sail"]
         if wanted and o["base"] and o["teacher_source"] and "teacher" not in self.held:
-            found["teacher"] = hub.load("controlnet", o["teacher_source"]).requires_grad_(False)
+            found["teacher"] = networks.load_teacher(o)
+        if "unet" in self._modules:  # with an unlocked decoder it is the module's own
+            found.pop("unet", None)
         for name, network in found.items():
             if o["checkpointing"] and name == "unet":
                 network.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from zoo.models.ecdm.controlnet import ECDMControlNet
 
 Options = Mapping[str, Any]
-BASE = ("codec", "text", "unet")
 OF_ACDA = (
     "acda", "acda_channels", "acda_blocks", "acda_radius", "acda_window", "acda_norm_scope", "acda_amp", "acda_phase",
     "acda_hole_fill", "acda_double_self_attn",
@@ -137,19 +136,44 @@ def options_of(controlnet: Any) -> dict[str, Any]:
     }
 
 
+def load_pipeline(source: str) -> tuple[KLCodec, PromptEncoder, UNet2DConditionModel]:
+    """Codec, text encoder and UNet of a published pipeline, in evaluation mode.
+
+    Raises:
+        WeightsError: They are not here, or damaged.
+    """
+    model = hub.load("text_encoder", source)
+    ids, length = model.config.vocab_size, model.config.max_position_embeddings
+    prompts = PromptEncoder(model, ClipPrompts(hub.load_tokenizer(source, ids=ids, length=length)))
+    return KLCodec(hub.load("vae", source)), prompts, hub.load("unet", source)
+
+
 def load_base(o: Options) -> dict[str, nn.Module]:
     """Codec, text encoder and UNet of the base, frozen, in evaluation mode.
 
     Raises:
         WeightsError: They are not here, or of other sizes than the student is for.
+        UsageError: The UNet has parts that Stable Diffusion 1 does not have.
     """
-    source = o["base"]
-    model = hub.load("text_encoder", source)
-    ids, length = model.config.vocab_size, model.config.max_position_embeddings
-    prompts = PromptEncoder(model, ClipPrompts(hub.load_tokenizer(source, ids=ids, length=length)))
-    found = {"codec": KLCodec(hub.load("vae", source)), "text": prompts, "unet": hub.load("unet", source)}
+    from zoo.models.ecdm.unet import check
+
+    found: dict[str, Any] = dict(zip(("codec", "text", "unet"), load_pipeline(o["base"]), strict=True))
+    check(found["unet"])
     _check_sizes(o, found)
     return {name: network.requires_grad_(False).eval() for name, network in found.items()}
+
+
+def load_teacher(o: Options) -> nn.Module:
+    """The published ControlNet that teaches, frozen, in evaluation mode.
+
+    Raises:
+        WeightsError: It is not here, of other sizes than the student, or shown something else than edges.
+    """
+    found: Any = hub.load("controlnet", o["teacher_source"]).requires_grad_(False)
+    edges = {"conditioning_channels": 3, "conditioning_embedding_out_channels": tuple(o["hint_widths"])}
+    _refuse(f"the teacher '{o['teacher_source']}'", found.config, _sizes(o) | edges)
+    network: nn.Module = found
+    return network
 
 
 def check_here(o: Options) -> None:
@@ -167,14 +191,19 @@ def _check_sizes(o: Options, found: Mapping[str, Any]) -> None:
     wanted = _sizes(o) | {"codec_factor": o["codec_factor"], "codec_channels": latent_channels(o)}
     there = {name: config[name] for name in wanted if name in config}
     there |= {"codec_factor": found["codec"].factor, "codec_channels": found["codec"].channels}
+    _refuse(f"the base '{o['base']}'", there, wanted)
+
+
+def _refuse(what: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses a published network that has other sizes than the student."""
     differ = [
         f"{name} {_plain(there[name])}, not {_plain(wanted[name])}"
         for name in wanted
         if _plain(there[name]) != _plain(wanted[name])
     ]
     if differ:
-        what = f"the base '{o['base']}' has other sizes than the student: {'; '.join(differ)}"
-        raise WeightsError(what, remedy="give the model the sizes of the base, or another base (--model.base)")
+        problem = f"{what} has other sizes than the student: {'; '.join(differ)}"
+        raise WeightsError(problem, remedy="give the model its sizes (--model.unet_channels and so on), or another one")
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.errors import UsageError, unknown_name
 from zoo.keyed import Noise
-from zoo.models.ecdm.diffusion import SOLVERS, SPACINGS, NoiseSchedule, clean_of, q_sample
+from zoo.models.ecdm.diffusion import MULTISTEP, SOLVERS, SPACINGS, NoiseSchedule, clean_of, q_sample
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
 DRAWS = ("fresh", "fixed")
@@ -70,7 +70,7 @@ class Sampler:
 
     Args:
         steps: How many steps, and calls of the predictor.
-        solver: One of `SOLVERS`; `label` says what changes with it.
+        solver: One of `SOLVERS`; with another than `ddim` the numbers are others.
         eta: Share of the ancestral noise that a DDIM step adds.
         spacing: One of `SPACINGS`; `trailing` begins at the last time step, the nearest to pure noise.
         entry: Whether the known latents are put back before each prediction.
@@ -111,12 +111,7 @@ class Sampler:
     @property
     def multistep(self) -> bool:
         """Whether a step reads earlier predictions."""
-        return SOLVERS[self.solver].multistep
-
-    @property
-    def label(self) -> str:
-        """What a table of results must say of this solver; empty for the method's own."""
-        return SOLVERS[self.solver].label
+        return self.solver in MULTISTEP
 
     @torch.no_grad()
     def __call__(self, predict: Predictor, known: Tensor, mask: Tensor, noise: Noise) -> Tensor:

@@ -35,7 +35,7 @@ SQUARED = 0.5
 
 
 class Noised(NamedTuple):
-    """What a network that predicts noise is trained on.
+    """What a network that predicts noise, or the velocity, is trained on.
 
     Attributes:
         x: B C h w, noised latents.
@@ -84,9 +84,12 @@ def noised(module: ECDM, image: Tensor, noise: Noise) -> Noised:
 
 
 def _times(noise: Noise, below: int, gate: str, T: int) -> tuple[Tensor, Tensor]:
-    if gate == "batch":
-        return losses.timesteps(len(noise.ids), T, below, gate, torch_generator("times", noise.seed, *noise.ids))
-    draws = [losses.timesteps(1, T, below, gate, torch_generator("time", noise.seed, name)) for name in noise.ids]
+    # Of a whole batch is decided alike by every process that has a part of it.
+    taught = torch.rand((), generator=torch_generator("gate", noise.seed)).item() * T < below
+    draws = [
+        losses.timesteps(1, T, below, gate, torch_generator("time", noise.seed, name), taught=taught)
+        for name in noise.ids
+    ]
     return torch.cat([t for t, _ in draws]), torch.cat([taught for _, taught in draws])
 
 
@@ -139,12 +142,12 @@ def _autoencoder(module: ECDM, batch: Batch) -> dict[str, Tensor]:
 
 
 def _unet(module: ECDM, batch: Batch) -> dict[str, Tensor]:
-    """UNet and text encoder learn together to predict noise from captions."""
+    """UNet and text encoder learn together to predict the target from captions."""
     noise = noise_of(module, batch)
     made = noised(module, batch["image"], noise)
     with module.turn(*module.by_name) as minimize:
-        ε_θ = module.unet(made.x, made.t, _prompts(module, batch, noise), return_dict=False)[0]
-        l_simple = losses.L_simple(made.target, ε_θ)
+        predicted = module.unet(made.x, made.t, _prompts(module, batch, noise), return_dict=False)[0]
+        l_simple = losses.L_simple(made.target, predicted)
         minimize(l_simple)
     return {"l_simple": l_simple}
 
@@ -166,7 +169,7 @@ def _teacher(module: ECDM, batch: Batch) -> dict[str, Tensor]:
 
 
 def _inpaint(module: ECDM, batch: Batch) -> dict[str, Tensor]:
-    """The student learns to predict noise, and to have the UNet's decoder see what it sees under the teacher."""
+    """The student learns to predict the target, and to have the UNet's decoder see what it sees under the teacher."""
     from zoo.models.ecdm.unet import decode, encode
 
     o, noise, unet = module.options, noise_of(module, batch), module.part("unet")
@@ -178,15 +181,15 @@ def _inpaint(module: ECDM, batch: Batch) -> dict[str, Tensor]:
         state = encode(unet, made.x, made.t, c)  # once: it is decoded under either branch's residuals
     with module.turn(*module.by_name) as minimize:
         down, mid = module.student(made.x, made.t, c, hint, return_dict=False)
-        ε_θ, features = decode(unet, state, down, mid)
-        terms = {"l_simple": losses.L_simple(made.target, ε_θ)}
+        predicted, features = decode(unet, state, down, mid)
+        terms = {"l_simple": losses.L_simple(made.target, predicted)}
         loss = terms["l_simple"]
         if edges is not None and bool(made.taught.any()):
             with torch.no_grad():
                 down_T, mid_T = module.part("teacher")(made.x, made.t, c, edges, return_dict=False)
                 taps = [*down_T, mid_T] if o["sail_tap"] == "residual" else decode(unet, state, down_T, mid_T)[1]
             own = [*down, mid] if o["sail_tap"] == "residual" else features
-            gate = None if bool(made.taught.all()) else made.taught.to(ε_θ.device)
+            gate = None if bool(made.taught.all()) else made.taught.to(predicted.device)
             terms["l_soft"] = losses.L_soft(taps, own, gate, o["sail_detached"])
             loss = losses.L_total(loss, terms["l_soft"], o["sail_weight"])
         minimize(loss)
@@ -219,7 +222,7 @@ def _start(module: ECDM) -> None:
         return
     learning = module.student if module.stage == "inpaint" else module.teacher
     if o["unlock_decoder"] and o["base"] and module.stage == "inpaint":
-        module.unet.load_state_dict(module.held.pop("unet").state_dict())
+        module.unet.load_state_dict(hub.load("unet", o["base"]).state_dict())
     if module.stage == "inpaint" and o["base"] and o["student_source"]:
         published = hub.load("controlnet", o["student_source"])
         warm_start(learning, published.state_dict(), o["student_source"])

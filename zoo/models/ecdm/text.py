@@ -65,7 +65,7 @@ class WordPrompts:
 
     def __call__(self, captions: Sequence[str]) -> Cut:
         ids = self._tokenizer(captions).ids
-        empty = [row for row, caption in enumerate(captions) if not caption.strip()]
+        empty = [row for row, caption in enumerate(captions) if not split(caption)]
         if empty:  # the words' tokenizer has an unknown word there
             ids[empty] = torch.tensor([_START, _END] + [_PAD] * (self.length - 2))
         return Cut(ids, [" ".join(split(caption)[self.length - 2 :]) for caption in captions])
@@ -127,7 +127,6 @@ class PromptEncoder(nn.Module):
                 remedy="take both from one repository, or build both from one vocabulary",
             )
         self.model, self.tokenizer = model, tokenizer
-        self.width = int(model.config.hidden_size)
         self._warned = False
 
     def forward(self, captions: Sequence[str]) -> Tensor:
@@ -157,7 +156,7 @@ class PromptEncoder(nn.Module):
 
 
 def word_encoder(
-    vocabulary: Sequence[str], length: int = 24, width: int = 64, layers: int = 2, heads: int = 4
+    vocabulary: Sequence[str], length: int = 40, width: int = 64, layers: int = 2, heads: int = 4
 ) -> PromptEncoder:
     """An untrained encoder of words, of `nano`'s sizes by default; its inner layers are twice as wide.
 
