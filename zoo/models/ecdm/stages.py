@@ -191,6 +191,7 @@ def _inpaint(module: ECDM, batch: Batch) -> dict[str, Tensor]:
             own = [*down, mid] if o["sail_tap"] == "residual" else features
             gate = None if bool(made.taught.all()) else made.taught.to(predicted.device)
             terms["l_soft"] = losses.L_soft(taps, own, gate, o["sail_detached"])
+            # Deviation: `nano` weighs the soft loss by 0.01.
             loss = losses.L_total(loss, terms["l_soft"], o["sail_weight"])
         minimize(loss)
     return terms
