@@ -250,9 +250,10 @@ def test_the_last_image_needs_the_coarser_ones() -> None:
 
 
 def test_samples_do_not_mix() -> None:
-    g, given = make(mask_skip=True), inputs()
+    """In double precision: in single, sums of another order differ by as much as some processors make of it."""
+    g, given = make(mask_skip=True).double(), [x.double() for x in inputs()]
     for together, alone in zip(g(*given), g(*(x[1:] for x in given)), strict=True):
-        torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together[1:], alone, atol=1e-12, rtol=1e-10)
 
 
 def test_the_mask_is_told_to_every_layer_and_head_as_the_share_of_hole() -> None:
