@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from zoo.benchmark.leases import Leases
-from zoo.benchmark.loop import Job, Progress, lease_of
+from zoo.benchmark.loop import Job, Progress, launched, lease_of
+from zoo.benchmark.plan import Plan
 from zoo.benchmark.store import Seen, StorageError
 from zoo.benchmark.work import failure
 from zoo.errors import ZooError
 
 START = "spawn"  # not forked: OpenMP's threads do not survive a fork, and this process may have used them
 PAUSE = 0.5
+ENOUGH = 1000  # rows of a process; with fewer it takes longer to start than it saves
+MEMORY = 2 << 30  # bytes of a process; those of nano methods take about half
+
+
+def processes_for(plan: Plan, folder: Path) -> int:
+    """How many processes to start where nobody says: on the CPU one for each core, as far as there is work for it.
+
+    No row depends on it. One on GPUs, which are asked for by number; under torchrun and SLURM, which start processes
+    themselves; and where weights are not of nano size, of which one may fill the memory.
+
+    Args:
+        plan: What is measured.
+        folder: The run folder: what it holds is done.
+    """
+    if plan.accelerator != "cpu" or launched().world > 1:
+        return 1
+    if not all(method.control or method.preset == "nano" for method in plan.methods):
+        return 1
+    left = len(plan.methods) * plan.count - sum(map(len, Seen(folder).measured.values()))
+    return max(1, min(_cores() // plan.threads, _memory() // MEMORY, left // ENOUGH))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> int:
+    """Bytes of this machine, in all."""
+    if not hasattr(os, "sysconf"):  # Windows: enough for one process
+        return MEMORY
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def launch(job: Job, devices: int, progress: Progress | None) -> int:

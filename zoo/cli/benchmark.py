@@ -133,15 +133,18 @@ def _one_run(plan: Plan, cost: bool, arguments: Namespace, *, several: bool) -> 
 def _measure(plan: Plan, folder: Path, arguments: Namespace) -> tuple[int, RunResult | None]:
     """The exit code, and what there is; None where rows could not be written."""
     from zoo.benchmark import run
+    from zoo.benchmark.processes import processes_for
     from zoo.benchmark.store import ROWS, StorageError
 
+    # A part of the work is one of several jobs, which share this machine for all that is known.
+    devices = arguments.devices or (processes_for(plan, folder) if arguments.shard is None else 1)
     try:
         with Meter("benchmark", None, seconds=2.0) as meter:
             result = run(
                 plan,
                 folder,
                 workers=arguments.workers or 0,
-                devices=arguments.devices or 1,
+                devices=devices,
                 shard=arguments.shard,
                 progress=lambda done, total, label: _show(meter, done, total, label),
             )

@@ -202,7 +202,7 @@ def benchmark_parser() -> Parser:
     add("--batch-size", metavar="N", type=positive)
     add("--workers", metavar="N", type=not_negative, help="loader processes")
     add("--accelerator", metavar="cpu|gpu|auto")
-    add("--devices", metavar="N", type=positive, help="processes")
+    add("--devices", metavar="N", type=positive, help="processes; default one a core (CPU, nano), else one")
     add("--precision", metavar="P", help="32-true (default), bf16-mixed, 16-mixed")
     add("--shard", metavar="i/n", type=shard, help="this part of the work; all parts write one folder")
     add("--json", action="store_true", help="the summary for programs, on stdout")
