@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.data import DataLoader
 
 from tests.fakes_cma import scenes, trainer
+from tests.spectral import settle
 from zoo.batch import UNKNOWN_CLASS, Batch
 from zoo.models.mminvertfill import MMInvertFill
 from zoo.models.mminvertfill import module as implementation
@@ -41,15 +41,12 @@ def make(lively: bool = False, **arguments: Any) -> MMInvertFill:
 
 
 def enliven(module: MMInvertFill) -> MMInvertFill:
-    """Moves every parameter, then lets spectral normalization find its norms, so that a step changes no weights."""
+    """Moves every parameter, and settles spectral normalization, so that a step changes no weights."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        for layer in module.modules():
-            if is_parametrized(layer):
-                for _ in range(100):
-                    layer.weight  # noqa: B018  # each look is a round of the power iteration
+    settle(module)
     if module.stage == "inpaint":
         module.mean.start(module.codes)
     return module

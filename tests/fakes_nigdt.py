@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.data import DataLoader
 
 from tests.fakes_cma import WORDS, scenes, trainer
+from tests.spectral import settle
 from zoo.batch import Batch
 from zoo.keyed import torch_generator
 from zoo.models.nigdt import NIGDT
@@ -46,15 +46,12 @@ def make(lively: bool = False, **arguments: Any) -> NIGDT:
 
 
 def enliven(module: NIGDT) -> NIGDT:
-    """Moves every parameter, then lets spectral normalization find its norms, so that a step changes no weights."""
+    """Moves every parameter, and settles spectral normalization, so that a step changes no weights."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-        for layer in module.modules():
-            if is_parametrized(layer):
-                for _ in range(100):
-                    layer.weight  # noqa: B018  # each look is a round of the power iteration
+    settle(module)
     return module
 
 

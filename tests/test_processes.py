@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes import SAID, call_apart
+from tests.processes import SAID, call_apart, command, started
 
 
 def greet(folder: Path, name: str) -> None:
@@ -16,6 +18,10 @@ def greet(folder: Path, name: str) -> None:
         sys.exit(3)
     if name == "zero":
         raise ZeroDivisionError(name)
+
+
+def wait(folder: Path) -> None:
+    time.sleep(600)
 
 
 def test_a_function_is_called_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -27,3 +33,13 @@ def test_a_function_is_called_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_its_failure_is_the_tests(name: str, text: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=text):
         call_apart(greet, tmp_path, name)
+
+
+def test_a_command_is_stopped_or_ends_by_itself(tmp_path: Path) -> None:
+    with started(command, tmp_path, "list", "models") as process:
+        process.join(60)
+        assert process.exitcode == 0
+        assert "deepfill" in (tmp_path / SAID).read_text()
+    with started(wait, tmp_path) as process:
+        assert process.is_alive()
+    assert process.exitcode == -signal.SIGKILL

@@ -17,6 +17,7 @@ from conftest import SMALL, Run
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.processes import SAID, command, started
 from zoo.cli.fit import find_checkpoint
 from zoo.errors import WeightsError
 from zoo.weights import load_weights, read_header
@@ -142,7 +143,7 @@ def test_two_processes_as_typed(zoo_process: Run, place: Path) -> None:
     assert done.err.count("no recipe") == 1
 
 
-def test_stages_run_one_after_the_other(zoo: Run, zoo_process: Run, place: Path) -> None:
+def test_stages_run_one_after_the_other_each_in_a_process(zoo: Run, place: Path) -> None:
     words = ("fit", "--model", "toymethod.Staged", *SMALL, "--out", "run")
     wrong = zoo(*words, "--stage", "frist")
     assert wrong.code == 2
@@ -150,7 +151,7 @@ def test_stages_run_one_after_the_other(zoo: Run, zoo_process: Run, place: Path)
     early = zoo(*words, "--stage", "second")
     assert early.code == 4
     assert "stage 'first' comes first" in early.err
-    done = zoo_process(*words)
+    done = zoo(*words)
     assert done.code == 0, done.err
     for stage in ("first", "second"):
         assert read_header(place / "run" / stage / "weights.safetensors").provenance["stage"] == stage
@@ -215,20 +216,11 @@ DEEPFILL = (
 )
 
 
-def _wait_for(process: subprocess.Popen[str], text: str) -> None:
-    """Reads the process's stderr until a line starts with `text`."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(text):
-            return
-    pytest.fail(f"the process ended before it said '{text}'")
-
-
 def test_deepfill_resumes_to_the_bit(zoo: Run, place: Path) -> None:
     undisturbed = zoo(*DEEPFILL, "--out", "undisturbed")
     assert undisturbed.code == 0, undisturbed.err
     for name, number, code in (("asked", signal.SIGTERM, 143), ("killed", signal.SIGKILL, -9)):
-        said = _stopped_half_way([*DEEPFILL, "--out", name], number, code)
+        said = _stopped_half_way([*DEEPFILL, "--out", name], place, number, code)
         if number == signal.SIGTERM:
             assert "--resume auto" in said
             assert "Traceback" not in said
@@ -242,22 +234,24 @@ def test_deepfill_resumes_to_the_bit(zoo: Run, place: Path) -> None:
         assert stories[0]["validation"] == stories[1]["validation"]
 
 
-def _stopped_half_way(words: list[str], number: int, code: int) -> str:
+def _stopped_half_way(words: list[str], place: Path, number: int, code: int) -> str:
     """What a process says that gets a signal in the middle of its training."""
-    command = [sys.executable, "-m", "zoo", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    _wait_for(process, "inpaint 41/80")
-    process.send_signal(number)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    assert process.wait(timeout=60) == code
-    return said
+    (place / SAID).unlink(missing_ok=True)
+    with started(command, place, *words) as process:
+        while not ((place / SAID).exists() and "inpaint 41/80" in (place / SAID).read_text()):
+            assert process.is_alive(), (place / SAID).read_text()
+            time.sleep(0.01)
+        os.kill(process.pid or 0, number)
+        process.join(60)
+        assert process.exitcode == code
+    return (place / SAID).read_text()
 
 
 def test_a_signal_before_training_ends_at_once(place: Path) -> None:
-    command = [sys.executable, "-m", "zoo", *TOY]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    _wait_for(process, "zoo fit: toymethod.Toy")
+    words = [sys.executable, "-m", "zoo", *TOY]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    assert process.stderr is not None
+    assert any(line.startswith("zoo fit: toymethod.Toy") for line in process.stderr)
     time.sleep(0.3)  # it imports torch now
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143

@@ -208,7 +208,7 @@ def test_a_few_scenes_and_their_captions_are_learned() -> None:
         down=[8, 12, 16, 16, 16], up=[16, 16, 16, 12, 12], prior_skip="all", wpa_mode="contrastive", recon_hole=4.0,
         global_adv=False, local_adv=False,
     )  # fmt: skip
-    learns(module, batch, steps=200)
+    learns(module, batch, steps=150)
 
 
 @pytest.mark.slow

@@ -310,7 +310,7 @@ def test_four_scenes_are_learned() -> None:
 
     mean = (batch["image"] * ~hole).sum((2, 3), keepdim=True) / (~hole).sum((2, 3), keepdim=True)
     before, baseline = error(module.complete(batch).image), error(mean.expand_as(batch["image"]))
-    fit(module, batch, max_steps=60)
+    fit(module, batch, max_steps=40)
     after = error(module.complete(batch).image)
     assert after < 0.5 * before
     assert after < baseline
