@@ -19,6 +19,7 @@ from pathlib import Path
 from zoo.benchmark import make_plan, measure_cost, run, write_report
 from zoo.benchmark.cost import FILE as COST
 from zoo.benchmark.planning import GUIDES
+from zoo.benchmark.processes import processes_for
 from zoo.benchmark.store import constant, read_rows
 from zoo.data.shapes.edits import EDITS
 from zoo.models import CONTROLS, names, resolve
@@ -42,7 +43,8 @@ def publish(name: str) -> Path:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / f"shapes-{name}"
         samples = SAMPLES.get(name, 0)
-        result = run(make_plan("shapes", mask, models, captions=captions, guidance=guidance, samples=samples), folder)
+        plan = make_plan("shapes", mask, models, captions=captions, guidance=guidance, samples=samples)
+        result = run(plan, folder, devices=processes_for(plan, folder))
         if not result.complete or result.failed:
             raise SystemExit(f"{name}: {result.failed} failed rows; nothing is published")
         if name in COSTED and (unknown := measure_cost(folder)):

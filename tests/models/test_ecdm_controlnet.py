@@ -144,7 +144,7 @@ def test_tokens_that_were_made_before_change_nothing() -> None:
     both = [torch.cat([part] * 2) for part in (x, t, c, hint)]
     halves = residuals(learner, *both, cross_attention_kwargs={"freq_kv": learner.precompute(hint, repeat=2)})
     assert calls == [1]
-    assert equal(halves, residuals(learner, *both))
+    torch.testing.assert_close(halves, residuals(learner, *both))  # tokens of two, and of four: kernels may differ
 
 
 @torch.no_grad()
