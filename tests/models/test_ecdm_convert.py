@@ -191,6 +191,8 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     other = {"model.diffusion_model.out.2.bias": torch.ones(4)}
     with pytest.raises(WeightsError, match="no tensor 'inpaint_model"):
         student_from_upstream(other, "ecdm")
+    with pytest.raises(WeightsError, match=r"(?s)is the teacher.*--kind ecdm"):
+        student_from_upstream(content | {"control_model.middle_block_out.0.bias": torch.ones(4)}, "controlnet")
     lacking = {n: t for n, t in content.items() if "to_ki" not in n}
     with pytest.raises(WeightsError, match="lack ACDA"):
         student_from_upstream(lacking, "ecdm", **SMALL, **OWN)

@@ -260,12 +260,21 @@ def test_skipping_starts_from_the_noised_known_latents() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"solver": "euler"}, {"draw": "same"}, {"steps": 0}, {"steps": 1000}, {"eta": -1.0}, {"skip": 1.0},
-     {"solver": "unipc", "eta": 0.5}, {"spacing": "even"}],
+    [{"solver": "euler"}, {"draw": "same"}, {"steps": 0}, {"steps": 1000}, {"steps": 334}, {"steps": 600},
+     {"eta": -1.0}, {"skip": 1.0}, {"solver": "unipc", "eta": 0.5}, {"spacing": "even"}],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Sampler(**options)  # type: ignore[arg-type]
+
+
+def test_leading_steps_must_begin_near_noise() -> None:
+    with pytest.raises(UsageError, match=r"(?s)begin at time step 667 of 1000.*333 steps, or spacing trailing"):
+        Sampler(334)
+    for steps, spacing in ((50, "leading"), (300, "leading"), (333, "leading"), (999, "leading"), (334, "trailing")):
+        scheduler = NoiseSchedule().scheduler(spacing=Sampler(steps, spacing=spacing).spacing)
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.max() > 890
 
 
 @pytest.mark.parametrize("options", [{"solver": "euler"}, {"spacing": "even"}])

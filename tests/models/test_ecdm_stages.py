@@ -169,6 +169,28 @@ def test_stages_before_the_last_complete_nothing_and_show_what_they_learnt(tmp_p
     assert make().completes
 
 
+class Far(Tensor):
+    """A tensor that knows whether it was brought to the CPU."""
+
+    brought = 0
+
+    def cpu(self, *arguments: Any, **options: Any) -> Tensor:  # type: ignore[override]
+        Far.brought += 1
+        return self.as_subclass(Tensor)
+
+
+def test_what_a_stage_shows_outlasts_the_end_of_its_training_on_a_gpu() -> None:
+    """Lightning moves a module to the CPU then; its batches stay where they were."""
+    module, batch = make(stage="teacher").eval(), edged()
+    moved = {name: value.as_subclass(Far) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    with torch.no_grad():
+        module.validate_batch(Batch(**moved))  # type: ignore[typeddict-item]
+    assert module.shown is not None
+    assert not [name for name, value in module.shown.items() if isinstance(value, Far)]
+    assert Far.brought == 3  # image, mask and edge
+    assert module.sheet() is not None
+
+
 def test_a_codec_that_is_fitted_to_its_images_is_near_them() -> None:
     module, batch = make(stage="autoencoder", codec_channels=24), edged()
     before = module.eval().validate_batch(batch)["psnr"]

@@ -295,6 +295,17 @@ def test_the_teacher_teaches_below_its_time_step(gate: str, below: int) -> None:
     assert all(alike) == (gate == "batch" or below != 500)
 
 
+@pytest.mark.parametrize("stage", ["unet", "teacher"])
+def test_the_gate_is_of_the_last_stage_and_the_others_see_all_time_steps(stage: str) -> None:
+    gated, usual = (
+        make(stage=stage, sail_max_timestep=below, sail_gate=gate) for below, gate in ((500, "batch"), (1000, "sample"))
+    )
+    batch = edged(8)
+    for seed in range(4):
+        a, b = (stages.noised(module, batch["image"], Noise(batch["id"], seed)).t for module in (gated, usual))
+        assert torch.equal(a, b)
+
+
 # --- learning rates and memory ----------------------------------------------------------------------------------------
 
 

@@ -76,8 +76,9 @@ def check(options: Mapping[str, Any], stage: str) -> None:
         raise UsageError(f"the UNet of the base '{o['base']}' predicts noise", remedy="--model.prediction noise")
     if not 0.0 <= o["prompt_dropout"] <= 1.0:
         raise UsageError(f"prompt_dropout must lie in [0, 1], got {o['prompt_dropout']}")
-    if o["sail_weight"] < 0 or o["sail_max_timestep"] < 0:
-        raise UsageError("sail_weight and sail_max_timestep must be at least 0")
+    for name in ("sail_weight", "sail_max_timestep", "cache"):
+        if o[name] < 0:
+            raise UsageError(f"{name} must be at least 0, got {o[name]}")
     if o["base"] and stage in ("autoencoder", "unet"):
         what = f"the base '{o['base']}' has an autoencoder and a UNet: there is no stage '{stage}'"
         raise UsageError(what, remedy="--stage inpaint, or no base (--model.base '')")

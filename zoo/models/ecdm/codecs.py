@@ -31,15 +31,27 @@ class Codec(nn.Module):
     factor: int
     channels: int
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Scaled latents, B C H/factor W/factor float32.
+    def posterior_of(self, x: Tensor) -> Tensor:
+        """All that `draw` reads of images, B M H/factor W/factor; the latents themselves where nothing is drawn.
 
         Args:
             x: B 3 H W in [-1, 1], H and W multiples of `factor`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define posterior_of(x)")
+
+    def draw(self, posterior: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents, B C h w float32.
+
+        Args:
+            posterior: Of `posterior_of`.
             noise: Standard normal, of the latents' shape, to draw from the posterior; None is its mode. A codec
                 without a posterior does not look at it.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define encode(x, noise)")
+        return posterior
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents of images, B C H/factor W/factor float32: `draw` after `posterior_of`."""
+        return self.draw(self.posterior_of(x), noise)
 
     def decode(self, z: Tensor) -> Tensor:
         """The image of scaled latents, B 3 H W float32, about [-1, 1]."""
@@ -68,12 +80,18 @@ class KLCodec(Codec):
         found: DiagonalGaussianDistribution = self.autoencoder.encode(x.to(self.autoencoder.dtype)).latent_dist
         return found
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def posterior_of(self, x: Tensor) -> Tensor:
         with _no_half(x):
-            posterior = self.posterior(x)
-        z: Tensor = posterior.mode().float()
+            moments: Tensor = self.posterior(x).parameters
+        return moments
+
+    def draw(self, posterior: Tensor, noise: Tensor | None = None) -> Tensor:
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        found = DiagonalGaussianDistribution(posterior)
+        z: Tensor = found.mode().float()
         if noise is not None:
-            z = z + posterior.std.float() * noise
+            z = z + found.std.float() * noise
         return z * self.scale
 
     def decode(self, z: Tensor) -> Tensor:
@@ -128,7 +146,7 @@ class PCACodec(Codec):
         # No buffers, which move with a module: Apple's GPUs have no float64.
         self._sums = [torch.zeros(shape, dtype=torch.float64) for shape in ((), (width,), (width, width))]
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def posterior_of(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             patches = F.pixel_unshuffle(x.float(), self.factor).movedim(1, -1)
             z = (patches - self.mean) @ self.basis / self.scale
@@ -205,7 +223,7 @@ class IdentityCodec(Codec):
             raise UsageError(f"the factor must be at least 1, got {factor}")
         self.factor, self.channels = factor, 3 * factor * factor
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def posterior_of(self, x: Tensor) -> Tensor:
         return F.pixel_unshuffle(x.float(), self.factor)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -91,6 +91,14 @@ def inpaint(module: ECDM, batch: Batch, noise: Noise, truth: Tensor | None = Non
     return (decoded.clamp(-1.0, 1.0) + 1.0) / 2.0
 
 
+def few(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch, on the CPU: they outlast the training, whose end moves the module there."""
+    first: dict[str, Any] = {name: value[:count] for name, value in batch.items()}  # type: ignore[index]
+    found: Any = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in first.items()}
+    shown: Batch = found
+    return shown
+
+
 @torch.no_grad()
 def sheet(module: ECDM) -> Tensor | None:
     """What a stage before the last has learned, B 3 H W in [0, 1]; None before any validation.
@@ -101,14 +109,14 @@ def sheet(module: ECDM) -> Tensor | None:
     batch = module.shown
     if batch is None:
         return None
-    image, codec = batch["image"], module.part("codec")
+    image, codec = batch["image"].to(module.device), module.part("codec")
     if module.stage == "autoencoder":
         return torch.cat([image, (codec.decode(codec.encode(image * 2.0 - 1.0)) + 1.0) / 2.0]).clamp(0.0, 1.0)
     rows, scale = [image], module.options["guidance"]
     context = contexts(module.part("text"), batch["caption"], scale)
     control = hint = None
     if module.stage == "teacher":
-        rows.append(edge_hint(batch["edge"]))
+        rows.append(edge_hint(batch["edge"].to(module.device)))
         control, hint = module.teacher, rows[-1].repeat(len(context) // len(image), 1, 1, 1)
     known = torch.zeros_like(codec.encode(image))
     predict = predictor(module.part("unet"), context, control, hint, velocity_at=module.velocity_at)

@@ -141,6 +141,10 @@ def _unprefixed(content: Mapping[str, Any], prefix: str, where: str) -> dict[str
     content = content.get("state_dict", content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     chosen = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    other = KINDS["ecdm"].prefix
+    if prefix != other and any(name.startswith(other) for name in tensors):
+        what = f"a checkpoint of ECDM's training code: its '{prefix}...' is the teacher, and '{other}...' the student"
+        raise WeightsError(what, where, "--kind ecdm")
     if not chosen and any(name.startswith("model.diffusion_model.") for name in tensors):
         raise WeightsError(f"this checkpoint has no tensor '{prefix}...'", where, REMEDY)
     return {name: value.float() for name, value in (chosen or tensors).items()}

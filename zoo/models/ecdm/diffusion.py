@@ -89,14 +89,22 @@ class NoiseSchedule(NamedTuple):
         dpm: Scheduler = DPMSolverMultistepScheduler(**common, solver_order=2, algorithm_type="dpmsolver++")
         return dpm
 
-    def check_steps(self, steps: int) -> None:
-        """Refuses a number of sampling steps that the schedule does not have.
+    def check_steps(self, steps: int, spacing: str = "leading") -> None:
+        """Refuses a number of sampling steps that the schedule does not have, or that would begin far from noise.
+
+        `leading` takes every (T // steps)-th time step from the first on: of 1000, 334 steps end at 667, where the
+        networks expect to see an image, and sampling begins with pure noise.
 
         Raises:
-            UsageError: Less than 1 or more than T - 1: with an offset of 1, T steps would begin at T, which is none.
+            UsageError: Less than 1 or more than T - 1 (with an offset of 1, T steps would begin at T, which is none);
+                or `leading` ones of which less than nine tenths of the schedule are spanned.
         """
         if not 1 <= steps < self.steps:
             raise UsageError(f"{steps} sampling steps: there are 1 to {self.steps - 1}")
+        stride = self.steps // steps
+        if spacing == "leading" and steps * stride < 0.9 * self.steps:
+            what = f"{steps} steps with spacing 'leading' begin at time step {(steps - 1) * stride + 1} of {self.steps}"
+            raise UsageError(what, remedy=f"{self.steps // (stride + 1)} steps, or spacing trailing")
 
 
 def _weights(alpha: Tensor | float) -> tuple[Tensor | float, Tensor | float]:

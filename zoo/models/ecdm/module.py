@@ -15,6 +15,7 @@ from zoo.batch import Batch
 from zoo.compose import pad_to_multiple
 from zoo.keyed import Noise
 from zoo.models.ecdm import completion, hub, networks, stages
+from zoo.models.ecdm.cache import Cache
 from zoo.models.ecdm.choices import check, stages_of
 from zoo.models.ecdm.diffusion import NoiseSchedule
 from zoo.module import Completed, InpaintingModule
@@ -89,6 +90,8 @@ class ECDM(InpaintingModule):
         clip: Bound of estimates of clean latents in sampling; 0 for none.
         draw: Noise of the known latents: `fresh` at each step, or `fixed`.
         checkpointing: Whether training computes activations anew to save memory.
+        cache: GiB of memory, of each process, for what the frozen autoencoder and text encoder make of the images and
+            captions of a training, which come again; 0: none. What no longer fits is computed anew. See `Cache`.
         codec_lr: Learning rate of the autoencoder.
         unet_lr: Of UNet and text encoder.
         teacher_lr: Of the teacher.
@@ -168,6 +171,7 @@ class ECDM(InpaintingModule):
         clip: float = 0.0,
         draw: str = "fresh",
         checkpointing: bool = False,
+        cache: float = 0.0,
         codec_lr: float = 1e-4,
         unet_lr: float = 1e-4,
         teacher_lr: float = 1e-5,
@@ -189,7 +193,7 @@ class ECDM(InpaintingModule):
         self.save_hyperparameters()
         self.options: dict[str, Any] = dict(self.hparams)
         check(self.options, self.stage)
-        self.held = networks.Held()
+        self.held, self.cache = networks.Held(), Cache(cache)
         self.shown: Batch | None = None  # of the validation data, for the sheet
         self._truth: Tensor | None = None
         self.sampler = completion.sampler_of(self.options)
@@ -353,7 +357,7 @@ class ECDM(InpaintingModule):
     def validate_batch(self, batch: Batch) -> Mapping[str, list[float]]:
         """See `stages.scores`."""
         if self.shown is None:
-            self.shown = Batch(**{name: value[:SHOWN] for name, value in batch.items()})  # type: ignore
+            self.shown = completion.few(batch, SHOWN)
         return stages.scores(self, batch)
 
     def sheet(self) -> Tensor | None:

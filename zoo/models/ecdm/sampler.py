@@ -102,7 +102,7 @@ class Sampler:
             raise unknown_name("draw", self.draw, list(DRAWS))
         if self.spacing not in SPACINGS:
             raise unknown_name("spacing", self.spacing, list(SPACINGS))
-        self.schedule.check_steps(self.steps)
+        self.schedule.check_steps(self.steps, self.spacing)
         if self.eta < 0 or self.clip < 0 or not 0 <= self.skip < 1:
             raise UsageError("eta and clip must be at least 0, skip in [0, 1)", f"{self.eta}, {self.clip}, {self.skip}")
         if self.eta > 0 and self.multistep:

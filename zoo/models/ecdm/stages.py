@@ -66,16 +66,19 @@ def noised(module: ECDM, image: Tensor, noise: Noise) -> Noised:
 
     Args:
         module: Its codec and noise schedule.
-        image: B 3 H W in [0, 1].
+        image: B 3 H W in [0, 1], of the ids of `noise`.
         noise: What is drawn.
     """
     codec, o = module.part("codec"), module.options
     shape = (codec.channels, *(side // codec.factor for side in image.shape[-2:]))
     with torch.no_grad():
-        posterior = noise.normal("posterior", shape, image.device) if o["codec"] == "kl" else None
-        z = codec.encode(image * 2.0 - 1.0, posterior)
+        drawn = noise.normal("posterior", shape, image.device) if o["codec"] == "kl" else None
+        z = codec.draw(module.cache.posterior(codec, noise.ids, image), drawn)
     ε = noise.normal("noise", shape, image.device)
-    t, taught = _times(noise, o["sail_max_timestep"], o["sail_gate"], len(module.alphas))
+    # The gate is of the student's stage; the others see all time steps, in training and in validation.
+    T = len(module.alphas)
+    below, gate = (o["sail_max_timestep"], o["sail_gate"]) if module.stage == "inpaint" else (T, "sample")
+    t, taught = _times(noise, below, gate, T)
     t = t.to(image.device)
     alpha = module.alphas[t]
     # Deviation: `nano` predicts the velocity and not the noise of Eq. 5.
@@ -97,8 +100,11 @@ def _prompts(module: ECDM, batch: Batch, noise: Noise) -> Tensor:
     """Encoded captions, some of them dropped."""
     # Deviation: a tenth of the captions is replaced by the empty one in training, for guidance contrasts the two.
     dropped = drop_prompts(batch["caption"], module.options["prompt_dropout"], noise.uniform("prompt", (1,)))
-    encoded: Tensor = module.part("text")(dropped)
-    return encoded
+    encoder = module.part("text")
+    if "text" in TRAINED[module.stage]:
+        learned: Tensor = encoder(dropped)
+        return learned
+    return module.cache.prompts(encoder, dropped, batch["image"].device)
 
 
 def _edges(batch: Batch) -> Tensor:
