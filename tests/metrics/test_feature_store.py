@@ -141,3 +141,18 @@ def test_the_digest_is_that_of_a_row() -> None:
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
     assert pixel_digest(image) == _digest(image.permute(1, 2, 0).contiguous().numpy())
     assert pixel_digest(image) != pixel_digest(image.flip(2))
+
+
+def test_a_block_is_found_by_its_ids_in_their_order(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, Extractor("net", "print", 3))
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = store.append("truth", ["b", "a"], values, ["11", "22"])
+    found = store.block("truth", ["b", "a"])
+    assert found is not None
+    assert (found.ids, found.digests) == (["b", "a"], ["11", "22"])
+    assert np.array_equal(found.values, values)
+    assert store.block("truth", ["a", "b"]) is None
+    assert store.block("other", ["b", "a"]) is None
+    path.rename(store._path("truth", ["a", "b"]))
+    with pytest.raises(DataError, match="of other images than its name says"):
+        store.block("truth", ["a", "b"])

@@ -1,14 +1,15 @@
 """The metrics that a plan asks for, while it runs: their values on each batch, and features kept in the run folder.
 
-`RUN/features/<extractor>/truth` has those of the truths, which all methods share, and `.../method-<label>` those of
-each method's composites (`zoo.metrics.FeatureStore`): a file per block, so that processes and shards write side by
-side. `RUN/features/extractors.json` says what they were made by, so that they can be read without the networks.
+`RUN/features/<extractor>/truth` has those of the truths, which all methods share, and runs of other masks beside this
+one (`zoo.benchmark.siblings`); `.../method-<label>` those of each method's composites (`zoo.metrics.FeatureStore`): a
+file per block, so that processes and shards write side by side. `RUN/features/extractors.json` says what they were made
+by, so that they can be read without the networks.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.benchmark.plan import Plan
+from zoo.benchmark.siblings import Siblings
 from zoo.benchmark.store import read_json, storing, write_whole
 from zoo.errors import DataError
 from zoo.metrics.asked import Asked
@@ -157,9 +159,11 @@ class Measures:
         from zoo.metrics.store import pixel_digest
 
         ours = self.suite.features(composite)
-        absent = any(sample not in self._digests(name, TRUTH) for name in self.stores for sample in ids)
-        theirs = self.suite.features(truth) if absent else {}
         hashes = [(pixel_digest(a), pixel_digest(b)) for a, b in zip(composite, truth, strict=True)]
+        absent = any(sample not in self._digests(name, TRUTH) for name in self.stores for sample in ids)
+        theirs: Mapping[str, NDArray[np.float32]] = {}
+        if absent:
+            theirs = self._shared(ids, [of_truth for _, of_truth in hashes]) or self.suite.features(truth)
         return [
             {
                 name: Pair(Taken(ours[name][k], hash_a), Taken(theirs[name][k] if absent else None, hash_b))
@@ -167,6 +171,20 @@ class Measures:
             }
             for k, (hash_a, hash_b) in enumerate(hashes)
         ]
+
+    def _shared(self, ids: Sequence[str], digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Features of truths that runs beside this one have taken; empty unless of every extractor."""
+        found = {}
+        for name in self.stores:
+            block = self._siblings.truths(name, ids, digests)
+            if block is None:
+                return {}
+            found[name] = block
+        return found
+
+    @cached_property
+    def _siblings(self) -> Siblings:
+        return Siblings(self.plan, self.folder, self.stores, TRUTH)
 
     def store(self, label: str, taken: Sequence[tuple[str, dict[str, Pair]]]) -> None:
         """Stores what is not there yet of a method's images: their ids, and what `features` gave.

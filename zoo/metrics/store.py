@@ -105,9 +105,23 @@ class FeatureStore:
             "digests": list(digests),
         }
         content = save({"features": values}, metadata={_KEY: json.dumps(about)})
-        path = self._set(part) / f"{hashlib.blake2b(chr(0).join(ids).encode(), digest_size=12).hexdigest()}.safetensors"
+        path = self._path(part, ids)
         _write(path, content)
         return path
+
+    def block(self, part: str, ids: Sequence[str]) -> Stored | None:
+        """A block as it was appended with these ids, in their order; None where there is none.
+
+        Raises:
+            DataError: A damaged file, or one of another extractor or weights.
+        """
+        path = self._path(part, ids)
+        if not path.is_file():
+            return None
+        rows = list(self._rows(path))
+        if [sample for sample, _, _ in rows] != list(ids):
+            raise DataError("this block of features is of other images than its name says", str(path), _AGAIN)
+        return Stored(list(ids), np.stack([row for _, row, _ in rows]), [digest for _, _, digest in rows])
 
     def known(self, part: str) -> dict[str, str]:
         """The ids of a set with the hashes of their pixels, without reading the features.
@@ -177,6 +191,10 @@ class FeatureStore:
         plain = re.sub(r"[^A-Za-z0-9._@,+-]", "_", part)
         # Two sets whose names differ in what no file system takes keep folders of their own.
         return self.folder / (plain if plain == part else f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:8]}")
+
+    def _path(self, part: str, ids: Sequence[str]) -> Path:
+        name = hashlib.blake2b(chr(0).join(ids).encode(), digest_size=12).hexdigest()
+        return self._set(part) / f"{name}.safetensors"
 
     def _files(self, part: str) -> list[Path]:
         return sorted(self._set(part).glob("*.safetensors"))
