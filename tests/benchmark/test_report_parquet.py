@@ -66,7 +66,7 @@ def test_without_the_library_it_says_so_before_any_work(
     assert main(["report", str(made), "--parquet"]) == 2
     error = capsys.readouterr().err
     assert "pyarrow" in error
-    assert "inpainting-zoo[parquet]" in error
+    assert 'pip install ".[parquet]"' in error
     assert not (made / "summary.json").exists()
     table = read_table(made, Plan.read(made))
     with pytest.raises(UsageError, match="pyarrow"):

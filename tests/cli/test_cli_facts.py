@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,15 @@ import pytest
 from conftest import Run
 from PIL import Image
 
+from zoo.benchmark.protocols import load_protocol, protocol_names
 from zoo.cli import doctor
 from zoo.data import DATASETS
 from zoo.models import BASELINES, CONTROLS, MODELS
 
+ROOT = Path(__file__).resolve().parents[2]
 
-@pytest.mark.parametrize("what", ["models", "datasets", "masks", "metrics", "suites"])
+
+@pytest.mark.parametrize("what", ["models", "datasets", "masks", "metrics", "suites", "protocols"])
 def test_lists_agree_with_their_json(what: str, zoo: Run) -> None:
     text, data = zoo("list", what), zoo("list", what, "--json")
     assert text.code == data.code == 0
@@ -32,9 +38,29 @@ def test_lists_are_complete(zoo: Run) -> None:
     assert set(models) == {*MODELS, *CONTROLS, *BASELINES}
     assert models["telea"]["kind"] == "control"
     assert {models[name]["kind"] for name in BASELINES} == {"baseline"}
+    assert models["nigdt"]["presets"] == ["nano", "paper", "tdanet"]
+    assert models["mminvertfill"]["presets"] == ["nano", "paper", "paper512"]
+    assert models["ecdm"]["presets"] == ["nano", "paper"]  # recipes of single stages are no presets
+    assert models["telea"]["presets"] == []
+    assert all(set(model["weights"]) <= set(model["presets"]) for model in models.values())
     assert {fact["name"] for fact in json.loads(zoo("list", "datasets", "--json").out)} == set(DATASETS)
     metrics = {fact["name"] for fact in json.loads(zoo("list", "metrics", "--json").out)}
     assert {"l1", "l1_hole", "psnr", "ssim", "tv", "raw_known_l1", "colour_fidelity", "shape_fidelity"} <= metrics
+
+
+def test_protocols_are_listed_with_their_masks(zoo: Run) -> None:
+    facts = json.loads(zoo("list", "protocols", "--json").out)
+    assert facts[0]["name"] == "zoo"  # the default, which leaves open what the others fix
+    assert (facts[0]["dataset"], facts[0]["size"], facts[0]["masks"]) == ("any", None, [])
+    found = {(fact["name"], fact["dataset"]): fact for fact in facts}
+    assert found["tdanet", "coco"]["masks"] == ["center", "object"]
+    assert found["tdanet", "coco"]["size"] == 256
+    for name in protocol_names():
+        listed = [fact["dataset"] for fact in facts if fact["name"] == name]
+        assert listed == list(load_protocol(name).datasets or ["any"])
+    line = next(line for line in zoo("list", "protocols").out.splitlines() if line.startswith("tdanet  "))
+    assert "256" in line
+    assert "center,object" in line
 
 
 def test_doctor_names_what_it_finds(zoo: Run) -> None:
@@ -60,12 +86,47 @@ def test_doctor_detects_a_mixed_installation(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip uninstall torchvision" in check.remedy
 
 
+def test_doctor_looks_at_every_dependency(zoo: Run) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["metrics"], *extras["parquet"]]
+    wanted = [re.split(r"[^\w-]", line)[0] for line in lines]
+    assert {"diffusers", "fsspec", "pot", "pyarrow", "scikit-learn", "simplejpeg"} <= set(wanted)
+    checks = [check["name"] for check in json.loads(zoo("doctor", "--json").out)["checks"]]
+    assert set(wanted) <= set(checks)
+    assert len(checks) == len(set(checks))
+
+
 def test_doctor_says_what_is_missing(zoo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package"))
+    monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=2", "no-such-package[some]<2,>=1"])
     done = zoo("doctor")
     assert done.code == 2
-    assert "BAD  no-such-package" in done.out
+    assert "BAD  no-such-package " in done.out
     assert "remedy: pip install" in done.out
+
+
+def test_doctor_says_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    optional = ["pyarrow>=17; extra == 'parquet'", 'open-clip-torch<4,>=3.3; extra == "metrics"']
+    lines = ["torch>=2", *optional, "mypy>=1.14; extra == 'dev'"]
+    monkeypatch.setattr(doctor, "requires", lambda name: lines)
+    monkeypatch.setattr(doctor, "_version", lambda name: "2.0" if name == "torch" else None)
+    found = {check.name: check for check in (*doctor._packages(), doctor._torchvision())}
+    assert set(found) == {"torch", "open-clip-torch", "pyarrow", "torchvision"}
+    assert all(check.ok for check in found.values())
+    assert found["open-clip-torch"].value == 'absent: no clip_score (pip install ".[metrics]" in the checkout)'
+    assert found["torchvision"].value == 'absent: no lpips and dists (pip install ".[metrics]" in the checkout)'
+    assert found["pyarrow"].value == 'absent: no zoo report --parquet (pip install ".[parquet]" in the checkout)'
+
+
+def test_doctor_says_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "requires", absent)
+    (check,) = doctor._packages()
+    assert not check.ok
+    assert "inpainting-zoo is not installed" in check.value
+    assert check.remedy == "pip install . in the checkout"
 
 
 def test_data_info_of_what_is_drawn(zoo: Run) -> None:

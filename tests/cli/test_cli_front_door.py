@@ -202,6 +202,36 @@ def test_the_lines_of_a_training_show_the_usual_figures_and_their_variants() -> 
     assert shown({"noise_mse": 0.2}) == {"noise_mse": 0.2}
 
 
+MINE = """
+from zoo.models.controls import Mean
+
+class Mine(Mean):
+    pass
+"""
+
+
+def test_a_console_script_finds_a_method_where_it_is_run_and_shadows_nothing(place: Path) -> None:
+    script = place.parent / "bin" / "zoo"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom zoo.cli.main import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    (place / "mine.py").write_text(MINE)
+    (place / "numpy.py").write_text("raise SystemExit('this is not numpy')\n")
+    words = ["benchmark", "--models", "mean,mine.Mine", "--limit", "4", "--batch-size", "2", "--size", "32"]
+    command = [sys.executable, str(script), *words, "--devices", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mine.Mine" in done.stdout
+
+
+def test_the_folder_is_looked_in_last_and_once(zoo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    before = list(sys.path)
+    for _ in range(2):
+        zoo("--version")
+        assert sys.path == [*before, ""]
+
+
 def test_signal_handling_is_given_back(zoo: Run) -> None:
     before = signal.getsignal(signal.SIGTERM)
     zoo("--version")

@@ -214,6 +214,8 @@ def test_a_missing_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         CelebAHQ("train")
     assert caught.value.where == str(tmp_path / "celebahq")
     assert "CelebAMask-HQ.zip" in caught.value.remedy
+    assert "--data.root DIR (root= in Python), or have it as" in caught.value.remedy
+    assert "$ZOO_DATA/celebahq" in caught.value.remedy
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:

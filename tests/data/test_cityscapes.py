@@ -158,6 +158,8 @@ def test_a_missing_root_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no Cityscapes folder") as caught:
         Cityscapes("val", root=tmp_path / "none")
     assert "leftImg8bit_trainvaltest.zip" in caught.value.remedy
+    assert "--data.root DIR (root= in Python), or have it as" in caught.value.remedy
+    assert "$ZOO_DATA/cityscapes" in caught.value.remedy
     for kind in ("leftImg8bit", "gtFine"):
         (tmp_path / kind / "val" / "frankfurt").mkdir(parents=True)
     with pytest.raises(DataError, match="no images in this folder"):

@@ -200,6 +200,8 @@ def test_missing_root_and_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no COCO folder") as caught:
         Coco("val", root=tmp_path / "none")
     assert "cocodataset.org" in caught.value.remedy
+    assert "--data.root DIR (root= in Python), or have it as" in caught.value.remedy
+    assert "$ZOO_DATA/coco" in caught.value.remedy
     with pytest.raises(DataError, match=r"captions_train2017\.json is missing"):
         Coco("train", root=tiny_coco(tmp_path / "a", ("val2017",)))
 

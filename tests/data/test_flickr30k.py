@@ -161,6 +161,8 @@ def test_a_missing_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         open_dataset("flickr30k", split="test")
     assert caught.value.where == str(tmp_path / "flickr30k")
     assert "DenotationGraph" in caught.value.remedy
+    assert "--data.root DIR (root= in Python), or have it as" in caught.value.remedy
+    assert "$ZOO_DATA/flickr30k" in caught.value.remedy
 
 
 @pytest.mark.parametrize("text", ["", "<annotation>", "<a/>", "<a><size><width>x</width></size></a>"])

@@ -113,6 +113,8 @@ def test_a_missing_root_and_unusable_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no MetFaces folder") as caught:
         MetFaces("test", root=tmp_path / "none")
     assert "metfaces.json" in caught.value.remedy
+    assert "--data.root DIR (root= in Python), or have it as" in caught.value.remedy
+    assert "$ZOO_DATA/metfaces" in caught.value.remedy
     faces = MetFaces("train", size=16, root=metfaces_tree(tmp_path, 1))
     first, second = (faces.files(index)[0] for index in (0, 1))
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])

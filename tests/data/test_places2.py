@@ -132,6 +132,8 @@ def test_a_missing_root_and_a_damaged_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no Places2 folder") as caught:
         Places2("val", root=tmp_path / "none")
     assert "prepare places2 --download --only filelist,val" in caught.value.remedy
+    assert "--data.root DIR (root= in Python), or have it as" in caught.value.remedy
+    assert "$ZOO_DATA/places2" in caught.value.remedy
     root = places2_tree(tmp_path, 2)
     path = root / "val_256/Places365_val_00000001.jpg"
     path.write_bytes(path.read_bytes()[:300])

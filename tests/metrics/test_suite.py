@@ -100,7 +100,7 @@ def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch, files: d
     asked = ask(["p_ids_cross", "kid"], files)
     assert asked.names == ("kid",)
     assert "sklearn is not installed" in asked.skipped["p_ids_cross"].reason
-    assert "inpainting-zoo[metrics]" in asked.skipped["p_ids_cross"].remedy
+    assert 'pip install ".[metrics]"' in asked.skipped["p_ids_cross"].remedy
 
 
 def test_unknown_names_are_refused(files: dict[str, str]) -> None:

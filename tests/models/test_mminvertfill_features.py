@@ -154,7 +154,7 @@ def test_a_missing_file_is_said_with_its_address(kind: str) -> None:
         φ = hrf_features(kind)
     assert φ is not None
     for source in ("", "/nowhere/encoder.pth"):
-        with pytest.raises(WeightsError, match=r"no such file(.|\n)*it is at http"):
+        with pytest.raises(WeightsError, match=r"no such file(.|\n)*it is at http(.|\n)*--model\.hrf_file FILE"):
             φ.load(source)
     with pytest.raises(WeightsError, match="the loss needs"):
         φ(image())

@@ -156,6 +156,7 @@ def test_a_missing_file_says_where_to_get_it_and_who_needs_none(weights: str) ->
     assert caught.value.exit_code == EXIT_WEIGHTS
     assert weights in str(caught.value)
     assert "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth" in caught.value.remedy
+    assert "--model.inception FILE" in caught.value.remedy
     assert "nano needs none" in caught.value.remedy
 
 

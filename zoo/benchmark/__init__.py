@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 #     exception of a signal handler), rows are on disk as they are made: the same call goes on from there.
 # measure_cost(folder, repeats=20, progress=None) -> {label: why not}; writes RUN/cost.json for the report
 # suites() -> {name: description};  load_suite(name or path) -> of each run, arguments of make_plan (and `cost`)
-# summarize(folder) -> Summary;  to_json(summary) -> dict of DESIGN 4;  render_table(summary, width=100) -> str;
-# write_report(folder) -> list[Path]
+# summarize(folder) -> Summary;  to_json(summary) -> dict (zoo/benchmark/summary.py says of what);
+# render_table(summary, width=100) -> str;  write_report(folder) -> list[Path]
 
 _HOME = {
     "measure_cost": "cost",

@@ -11,7 +11,7 @@ from zoo.benchmark.store import storing
 from zoo.benchmark.tables import Table, chunks
 from zoo.errors import UsageError
 
-REMEDY = 'pip install "inpainting-zoo[parquet]" (pyarrow, about 45 MB); table.csv and rows/*.jsonl need nothing'
+REMEDY = 'pip install ".[parquet]" in a checkout (pyarrow, about 45 MB); table.csv and rows/*.jsonl need nothing'
 
 
 def require_pyarrow() -> Any:

@@ -6,20 +6,28 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 from argparse import Namespace
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 from zoo.errors import EXIT_OK, EXIT_USAGE
 from zoo.version import __version__
 
-NEEDED = ("torch", "lightning", "torchmetrics", "kornia", "omegaconf", "jsonargparse", "safetensors", "numpy", "scipy")
-ALSO = ("pillow", "opencv-python-headless", "pycocotools", "jinja2", "rich")
+PACKAGE = "inpainting-zoo"
+EXTRAS = ("metrics", "parquet")  # that a user may want; `dev` is for those who change this package
+WITHOUT = {  # what an optional package switches off
+    "torchvision": "lpips and dists",
+    "torch-fidelity": "fid, kid, ids and the like",
+    "open-clip-torch": "clip_score",
+    "scikit-learn": "ids",
+    "pyarrow": "zoo report --parquet",
+}
 FREE_GB = 2.0
 
 
@@ -56,9 +64,9 @@ def run(arguments: Namespace) -> int:
 def examine() -> list[Check]:
     """All checks, the installation first."""
     return [
-        Check("inpainting-zoo", __version__),
+        Check(PACKAGE, __version__),
         Check("python", platform.python_version(), sys.version_info >= (3, 11), "use Python 3.11 or newer"),
-        *(_package(name) for name in (*NEEDED, *ALSO)),
+        *_packages(),
         *_torch(),
         _torchvision(),
         *_weights(),
@@ -73,9 +81,43 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _package(name: str) -> Check:
+def _packages() -> list[Check]:
+    """Every package that the metadata of this one names: those it needs, then those of `EXTRAS`."""
+    demands = _demands()
+    if demands is None:
+        value = f"not checked: {PACKAGE} is not installed here, only its files are, which do not say what they need"
+        return [Check("packages", value, False, "pip install . in the checkout")]
+    optional = [(name, extra) for extra in EXTRAS for name in demands.get(extra, []) if name != "torchvision"]
+    return [*(_needed(name) for name in demands.get("", [])), *(_optional(*one) for one in optional)]
+
+
+def _demands() -> dict[str, list[str]] | None:
+    """The packages that this one needs, under "", and those of each extra; None without metadata."""
+    try:
+        lines = requires(PACKAGE)
+    except PackageNotFoundError:
+        return None
+    demands: dict[str, list[str]] = {}
+    for line in lines or []:
+        name = re.match(r"[\w.-]+", line)
+        extra = re.search(r"""extra\s*==\s*["']([\w.-]+)""", line)
+        if name:
+            demands.setdefault(extra[1] if extra else "", []).append(name[0])
+    return demands
+
+
+def _needed(name: str) -> Check:
     found = _version(name)
-    return Check(name, found or "absent", found is not None, "pip install inpainting-zoo")
+    return Check(name, found or "absent", found is not None, f"pip install . in the checkout, or pip install {name}")
+
+
+def _optional(name: str, extra: str) -> Check:
+    """A package that only some options ask for; that it is absent is no fault."""
+    return Check(name, _version(name) or _switched_off(name, extra))
+
+
+def _switched_off(name: str, extra: str) -> str:
+    return f'absent: no {WITHOUT.get(name, extra)} (pip install ".[{extra}]" in the checkout)'
 
 
 def _torch() -> list[Check]:
@@ -94,7 +136,7 @@ def _torchvision() -> Check:
     """A CUDA build of torchvision beside a CPU build of torch breaks lightning, torchmetrics and transformers."""
     found = _version("torchvision")
     if found is None:
-        return Check("torchvision", "absent, and not needed")
+        return Check("torchvision", _switched_off("torchvision", "metrics"))
     torch_version = _version("torch") or ""
     try:
         # The operator is what a mixed installation lacks.

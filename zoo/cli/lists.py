@@ -51,7 +51,7 @@ def models() -> list[Fact]:
     facts = []
     for name in [*MODELS, *CONTROLS, *BASELINES]:
         cls = resolve(name)
-        presets = [preset for preset in ("nano", "paper") if cls.trainable and find_weights(name, preset)]
+        known = presets(name) if cls.trainable else []
         facts.append(
             {
                 "name": name,
@@ -59,11 +59,20 @@ def models() -> list[Fact]:
                 "needs": sorted(cls.needs - {"image", "mask"}),
                 "uses": sorted(cls.uses),
                 "stages": list(cls.stages) if cls.trainable else [],
-                "weights": presets,
+                "presets": known,
+                "weights": [preset for preset in known if find_weights(name, preset)],
                 "what": (cls.__doc__ or "").strip().split("\n")[0],
             }
         )
     return facts
+
+
+def presets(name: str) -> list[str]:
+    """The presets of a method, by name: each is `configs/model/NAME/PRESET.yaml`."""
+    from zoo.resources import resource
+
+    recipes = resource(f"configs/model/{name}").glob("*.yaml")
+    return sorted(path.stem for path in recipes if "." not in path.stem)  # with a dot it is of one stage
 
 
 def datasets() -> list[Fact]:
@@ -100,11 +109,26 @@ def suites() -> list[Fact]:
 
 
 def protocols() -> list[Fact]:
-    """The protocols of `zoo benchmark`; the first dataset, and of each dataset the first mask, is its default."""
-    from zoo.benchmark.protocols import load_protocol, protocol_names
+    """The protocols of `zoo benchmark`, a line for each dataset; the first dataset and its first mask are defaults.
 
-    found = [load_protocol(name) for name in protocol_names()]
-    return [{"name": p.name, "datasets": list(p.datasets), "what": p.description} for p in found]
+    `zoo` has no dataset of its own: it leaves dataset, size and mask open.
+    """
+    from zoo.benchmark.protocols import Images, load_protocol, protocol_names
+
+    facts: list[Fact] = []
+    for protocol in map(load_protocol, protocol_names()):
+        datasets: dict[str, Images | None] = {**protocol.datasets} or {"any": None}
+        for dataset, images in datasets.items():
+            facts.append(
+                {
+                    "name": protocol.name,
+                    "dataset": dataset,
+                    "size": images.size if images else None,
+                    "masks": list(images.masks) if images else [],
+                    "what": protocol.description,
+                }
+            )
+    return facts
 
 
 LISTS: dict[str, Callable[[], list[Fact]]] = {

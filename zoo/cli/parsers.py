@@ -10,6 +10,7 @@ from typing import NoReturn
 from zoo.errors import UsageError
 
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+PRESETS = "nano, paper, ... (zoo list models)"
 
 OVERVIEW = """usage: zoo VERB [OPTIONS]            zoo VERB --help explains one verb
 
@@ -149,7 +150,7 @@ def lightning_parser(verb: str) -> Parser:
     )
     role = "training mixture, such as freeform,object,center" if verb == "fit" else "kind of mask, such as object"
     add("--mask", metavar="KIND", help=role)
-    add("--preset", metavar="nano|paper", help="recipe; shapes implies nano, other data paper")
+    add("--preset", metavar="NAME", help=f"recipe, {PRESETS}; shapes implies nano, other data paper")
     add("--config", "-c", metavar="FILE", action="append", default=[], help="YAML over the recipe; may replace --model")
     add("--size", metavar="N", type=positive, help="image size in pixels, of the data and the method")
     add("--seed", metavar="N", type=not_negative, help="seed of everything")
@@ -180,10 +181,10 @@ def benchmark_parser() -> Parser:
     add("--protocol", metavar="NAME", help="a paper's images, masks and metrics (zoo list protocols)")
     add("--metrics", metavar="A,B", help="besides those of every run: lpips, fid, kid, ids, clip_score, tdanet, ...")
     add("--features-files", metavar="NET=FILE,...", help="their networks' weights: inception, alexnet, vgg16, clip")
-    add("--preset", metavar="nano|paper", help="whose weights")
+    add("--preset", metavar="NAME", help=f"whose weights: {PRESETS}")
     add("--weights", metavar="NAME=FILE", type=named_path, action="append", default=[], help="your own; repeatable")
     add("--limit", metavar="N", type=positive, help="the first N images only")
-    add("--fit", action="store_true", help="train what has no weights, first")
+    add("--fit", action="store_true", help="first train what has no weights at all; shipped nano weights count")
     add("--cost", action="store_true", help="then measure time, memory, parameters and MACs, each method by itself")
     add("--size", metavar="N", type=positive, help="image size; default the smallest native one")
     add("--split", metavar="NAME", help="test (default), val or train")
@@ -242,7 +243,7 @@ def inpaint_parser() -> Parser:
     add("--edge", metavar="FILE|DIR", help="for methods that read edges: white on black, also inside the hole")
     add("--segmentation", metavar="FILE|DIR", help="for methods that read class ids: grey levels or palette indices")
     add("--out", metavar="DIR")
-    add("--preset", metavar="nano|paper", help="whose weights; default paper where they are here, else nano")
+    add("--preset", metavar="NAME", help=f"whose weights, {PRESETS}; default paper where here, else nano")
     add("--weights", metavar="FILE", help="safetensors of your own")
     add("--size", metavar="N", type=positive, help="scale the shorter side to N first; default: the image's own size")
     add("--seed", metavar="N", type=not_negative, default=0, help="of the method's noise")
@@ -332,7 +333,7 @@ def weights_parser() -> Parser:
     add("source", metavar="WHAT", nargs="?", help="a file, a name or a URL")
     add("--model", metavar="NAME", help="convert: whose layout")
     add("--kind", metavar="LAYOUT", help="convert: where the file is from")
-    add("--preset", metavar="nano|paper")
+    add("--preset", metavar="NAME", help=PRESETS)
     add("--out", metavar="FILE")
     add("--sha256", metavar="HASH", help="what the file must hash to")
     add("--json", action="store_true")

@@ -66,7 +66,7 @@ LICENCE = "CelebA and CelebAMask-HQ: non-commercial research only, no redistribu
 DOWNLOAD = (
     "get CelebAMask-HQ.zip (3.2 GB) from https://github.com/switchablenorms/CelebAMask-HQ and list_eval_partition.txt"
     " from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (folder Eval), put both into one folder, unpack the"
-    " archive there, and name the folder with root or ZOO_DATA"
+    " archive there, and name the folder with --data.root DIR (root= in Python), or have it as $ZOO_DATA/celebahq"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 

@@ -51,7 +51,8 @@ HELD = {"train": 2_975, "val": 500, "test": 1_525}
 LICENCE = "Cityscapes: non-commercial research, teaching and evaluation, after registration; no redistribution"
 DOWNLOAD = (
     "register at https://www.cityscapes-dataset.com, get leftImg8bit_trainvaltest.zip (11.6 GB) and"
-    " gtFine_trainvaltest.zip (253 MB), unpack both into one folder, and name it with root or ZOO_DATA"
+    " gtFine_trainvaltest.zip (253 MB), unpack both into one folder, and name it with --data.root DIR"
+    " (root= in Python), or have it as $ZOO_DATA/cityscapes"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 

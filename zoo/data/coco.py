@@ -52,7 +52,8 @@ def _download(variant: str | None = None) -> str:
     option = "" if variant is None else f" --option variant={variant}"
     return (
         f"from https://cocodataset.org get the images ({sizes[year]}) and annotations_trainval{year}.zip (253 MB),"
-        f" {splits}unpack them into one folder, and name it with root or ZOO_DATA; or let"
+        f" {splits}unpack them into one folder, and name it with --data.root DIR (root= in Python), or have it as"
+        " $ZOO_DATA/coco; or let"
         f" zoo data prepare coco{option} --download do so{', but for the splits' if splits else ''}"
     )
 

@@ -42,7 +42,7 @@ PAGE = "https://shannon.cs.illinois.edu/DenotationGraph/"
 ENTITIES = "https://github.com/BryanPlummer/flickr30k_entities"
 DOWNLOAD = (
     f"ask for the images with the form at {PAGE}, get annotations.zip, train.txt, val.txt and test.txt from {ENTITIES},"
-    " unpack all into one folder, and name it with root or ZOO_DATA"
+    " unpack all into one folder, and name it with --data.root DIR (root= in Python), or have it as $ZOO_DATA/flickr30k"
 )
 DAMAGED = f"unpack annotations.zip of {ENTITIES} again"
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"

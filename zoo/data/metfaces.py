@@ -29,7 +29,7 @@ LICENCE = "CC BY-NC 2.0 (NVIDIA); the works of art CC0"
 PAGE = "https://drive.google.com/open?id=1w-Os4uERBmXwCm7Oo_kW6X3Sd2YHpJMC"
 DOWNLOAD = (
     "from https://github.com/NVlabs/metfaces-dataset get metfaces.json (1.8 MB) and images (1.6 GB), put both into one"
-    " folder, and name it with root or ZOO_DATA"
+    " folder, and name it with --data.root DIR (root= in Python), or have it as $ZOO_DATA/metfaces"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 

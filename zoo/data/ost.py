@@ -43,7 +43,7 @@ LICENCE = "none stated (images from search engines, ADE20K, Flickr and COCO); fo
 DOWNLOAD = (
     f"from {PAGE} get OutdoorSeg_img.zip, OutdoorSeg_anno.zip, OST300_img.zip and OST300_anno.zip (variant scenes: the"
     " archives of OutdoorSceneTrain_v2 in place of OutdoorSeg), unpack them as `zoo data prepare ost` says, and name"
-    " the folder with root or ZOO_DATA"
+    " the folder with --data.root DIR (root= in Python), or have it as $ZOO_DATA/ost"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 

@@ -36,7 +36,8 @@ LICENCE = "Places2: non-commercial research and education only, images not to be
 DOWNLOAD = (
     "zoo data prepare places2 --download --only filelist,val fetches lists (68 MB) and validation images (525 MB),"
     " without --only the training images (26 GB) too; or get the archives from"
-    " http://places2.csail.mit.edu/download.html, unpack them into one folder, and name it with root or ZOO_DATA"
+    " http://places2.csail.mit.edu/download.html, unpack them into one folder, and name it with"
+    " --data.root DIR (root= in Python), or have it as $ZOO_DATA/places2"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 

@@ -22,7 +22,7 @@ from zoo.errors import UsageError, WeightsError, unknown_name
 
 Announce = Callable[[str], None]
 Files = Mapping[str, str | Path]
-EXTRA = 'pip install "inpainting-zoo[metrics]"'
+EXTRA = 'pip install ".[metrics]" in a checkout'
 _YES = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for yes
 
 

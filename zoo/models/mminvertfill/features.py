@@ -25,16 +25,18 @@ SEED = 1209  # of the random features, which no file holds
 
 
 class Published(NamedTuple):
-    """A file of weights: what it is, where it is, and which of its tensors are not wanted."""
+    """A file of weights: what it is, where it is, which of its tensors are not wanted, which option names a copy."""
 
     title: str
     url: str
     unused: str
+    option: str
 
     @property
     def remedy(self) -> str:
         """What to do without it."""
-        return f"it is at {self.url}: give the path of a copy; `random` features need no file"
+        without = "--model.hrf random" if self.option == "hrf_file" else "--model.perc none"
+        return f"it is at {self.url}: name a copy with --model.{self.option} FILE; {without} needs no file"
 
 
 ADE20K = Published(
@@ -42,16 +44,19 @@ ADE20K = Published(
     "http://sceneparsing.csail.mit.edu/model/pytorch/ade20k-resnet50dilated-ppm_deepsup/encoder_epoch_20.pth",
     # counters and sums of its batch normalization over several processors
     r".*\.(num_batches_tracked|_?tmp_running_(mean|var)|_running_iter)",
+    "hrf_file",
 )
 RESNET = Published(
     "torchvision's ResNet-50 of ImageNet (98 MB)",
     "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     r"fc\..*|.*\.num_batches_tracked",
+    "hrf_file",
 )
 VGG = Published(
     "torchvision's VGG-16 of ImageNet (528 MB)",
     "https://download.pytorch.org/models/vgg16-397923af.pth",
     r"classifier\..*|features\.(17|19|21|24|26|28)\..*",
+    "perc_file",
 )
 
 

@@ -18,7 +18,8 @@ from zoo.errors import WeightsError
 
 URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 REMEDY = (
-    f"torchvision's ImageNet weights (104 MB) are at {URL}: give the path of a copy; the preset nano needs none of them"
+    f"torchvision's ImageNet weights (104 MB) are at {URL}: name a copy with --model.inception FILE; the preset nano"
+    " needs none of them"
 )
 # The classifiers, and counters that matter only where batch statistics are still gathered.
 UNUSED = re.compile(r"(AuxLogits|fc)\..*|.*\.num_batches_tracked")
