@@ -45,7 +45,8 @@ LICENCE = "images: non-commercial research and education only; captions: none is
 DOWNLOAD = (
     "get CUB_200_2011.tgz (1.2 GB) from https://data.caltech.edu/records/65de6-vp158 and the captions,"
     " cvpr2016_cub.tar.gz, from https://github.com/reedscot/cvpr2016, unpack both into one folder, and name it with"
-    " --data.root DIR (root= in Python), or have it as $ZOO_DATA/cub; zoo data prepare cub --download does all but the captions"
+    " --data.root DIR (root= in Python), or have it as $ZOO_DATA/cub; zoo data"
+    " prepare cub --download does all but the captions"
 )
 LISTS = "unpack cvpr2016_cub.tar.gz of Reed et al., which has them, or use split_rule hashed"
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"

@@ -41,8 +41,8 @@ IMAGES = {"validation": 41_620, "test": 125_436}
 DOWNLOAD = (
     "get the captions from https://google.github.io/localized-narratives, the boxes and the images (validation.tar.gz,"
     " 12 GB) from https://storage.googleapis.com/openimages/web/download_v7.html, put them into one folder, and name it"
-    " with --data.root DIR (root= in Python), or have it as $ZOO_DATA/openimages; zoo data prepare openimages --download"
-    " does so, or says how to get the 1,500 alone"
+    " with --data.root DIR (root= in Python), or have it as $ZOO_DATA/openimages; zoo data prepare openimages"
+    " --download does so, or says how to get the 1,500 alone"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 COLUMNS = ("ImageID", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")

@@ -29,7 +29,8 @@ ALL, TESTED = 6_040, 1_000
 LICENCE = "none stated for the images; the repository that links them is under the MIT licence"
 DOWNLOAD = (
     "get the raw dataset from the link in https://github.com/z-x-yang/NS-Outpainting, unpack it, and name the folder"
-    " with --data.root DIR (root= in Python), or have it as $ZOO_DATA/scenery; images already parted into train and test need --data.variant folders"
+    " with --data.root DIR (root= in Python), or have it as $ZOO_DATA/scenery; images"
+    " already parted into train and test need --data.variant folders"
 )
 LAYOUT = f"{(__doc__ or '').strip()}\n\n{DOWNLOAD}"
 
