@@ -20,6 +20,7 @@ from zoo.benchmark import make_plan, measure_cost, run, write_report
 from zoo.benchmark.cost import FILE as COST
 from zoo.benchmark.planning import GUIDES
 from zoo.benchmark.processes import processes_for
+from zoo.benchmark.report_update import first_table
 from zoo.benchmark.store import constant, read_rows
 from zoo.data.shapes.edits import EDITS
 from zoo.models import CONTROLS, names, resolve
@@ -74,14 +75,6 @@ def update_readme(name: str, table: str) -> None:
     before, found, rest = path.read_text().partition(begin)
     if found:
         path.write_text(f"{before}{begin}\n{first_table(table)}\n{end}{rest.partition(end)[2]}")
-
-
-def first_table(table: str) -> str:
-    """A report's text up to the end of its first table."""
-    lines = table.strip().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
-    return "\n".join(lines[:end])
 
 
 def main(argv: list[str] | None = None) -> int:

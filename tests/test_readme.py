@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.publish import first_table
+from zoo.benchmark.report_update import first_table
 from zoo.cli.expand import expand
 from zoo.cli.parsers import LIGHTNING_VERBS, PARSERS
 from zoo.models import names

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.fakes_benchmark import DATA, Trained, TrainedDrawing
+from tests.fakes_benchmark import DATA, Fake, Trained, TrainedDrawing
 from zoo.benchmark import Plan, load_suite, make_plan, suites
 from zoo.benchmark.loop import load_method
 from zoo.benchmark.plan import MethodPlan, differences
@@ -100,6 +100,35 @@ def test_refusals(models: tuple[str, ...], options: dict[str, Any], message: str
     with pytest.raises(UsageError) as caught:
         plan(*models, **options)
     assert message in str(caught.value)
+
+
+class Choosy(Fake):
+    """Arguments of several kinds."""
+
+    def __init__(
+        self, size: int = 24, radius: int | str = 4, scale: float | None = 1.0, steps: int | tuple[int, ...] = 3
+    ) -> None:
+        super().__init__(size)
+        self.save_hyperparameters()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"radius": "official"}, {"radius": 7}, {"steps": [1, 2]}, {"scale": None}, {"scale": 2}], ids=str
+)
+def test_a_setting_may_be_of_any_kind_that_its_annotation_names(settings: dict[str, Any]) -> None:
+    name = f"{__name__}.Choosy"
+    assert make_plan(DATA, "center", [name], settings={name: settings}).methods[0].settings == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"radius": True}, "takes a number or a text, got true"), ({"scale": "two"}, 'takes a number, got "two"')],
+    ids=str,
+)
+def test_a_setting_of_no_kind_that_its_annotation_names_is_refused(settings: dict[str, Any], message: str) -> None:
+    name = f"{__name__}.Choosy"
+    with pytest.raises(UsageError, match=message):
+        make_plan(DATA, "center", [name], settings={name: settings})
 
 
 def test_an_unknown_mask_is_refused() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.benchmark.test_plan import fixed, plan
 from zoo.benchmark import run
 from zoo.benchmark.plan import MethodPlan
+from zoo.benchmark.report import markdown
 from zoo.benchmark.report_gate import Bound, misses, parse_bounds
-from zoo.benchmark.report_update import mark_names, marks, update
+from zoo.benchmark.report_update import first_table, mark_names, marks, update
 from zoo.benchmark.summary import MethodSummary, Summary
 from zoo.cli.main import main
 from zoo.errors import DataError, UsageError
@@ -72,6 +74,7 @@ def test_marks_say_dataset_mask_and_rules() -> None:
     assert mark_names(replace(fixed(), dataset="coco", protocol="tdanet", captions="deranged")) == [
         "coco-object-deranged-tdanet"
     ]
+    assert mark_names(replace(fixed(), guidance=("edge",))) == ["shapes-object-guided", "object-guided"]
 
 
 def test_the_table_between_the_marks_is_replaced(tmp_path: Path) -> None:
@@ -81,6 +84,46 @@ def test_the_table_between_the_marks_is_replaced(tmp_path: Path) -> None:
     assert update(text, fixed(), "| new |\n")
     assert text.read_text() == f"before\n{begin}\n| new |\n{end}\nafter\n"
     assert not update(text, fixed(), "| new |\n"), "again changes nothing"
+
+
+def test_of_several_tables_the_first_is_taken_with_its_head(tmp_path: Path) -> None:
+    text = tmp_path / "README.md"
+    begin, end = marks("object")
+    text.write_text(f"{begin}\n{end}\n")
+    report = "what\n\n| a |\n| --- |\n| 1 |\n\nmore\n\n| b |\n"
+    update(text, fixed(), report)
+    assert text.read_text() == f"{begin}\nwhat\n\n| a |\n| --- |\n| 1 |\n{end}\n"
+    assert not update(text, fixed(), report)
+
+
+def test_a_guided_run_leaves_the_unguided_table_alone(tmp_path: Path) -> None:
+    text = tmp_path / "README.md"
+    begin, end = marks("object")
+    text.write_text(f"{begin}\n| unguided |\n{end}\n")
+    with pytest.raises(UsageError, match="no marks for the table of this run"):
+        update(text, replace(fixed(), guidance=("edge", "segmentation")), "| guided |")
+    assert "| unguided |" in text.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [({}, True), ({"count": 600}, True), ({"count": 4}, False), ({"size": 32}, False), ({"split": "val"}, False)],
+    ids=str,
+)
+def test_a_smaller_run_does_not_take_the_place_of_a_larger(change: dict[str, Any], taken: bool, tmp_path: Path) -> None:
+    text = tmp_path / "README.md"
+    begin, end = marks("object")
+    text.write_text(f"{begin}\n{end}\n")
+    update(text, fixed(), markdown(summary()))
+    before = text.read_text()
+    assert "n = 512 images" in before
+    other = replace(summary(26.0), plan=replace(summary().plan, **change))
+    if taken:
+        assert update(text, other.plan, markdown(other))
+        return
+    with pytest.raises(UsageError, match=r"the table of 'object' is of 512 images \(test, 64x64\)"):
+        update(text, other.plan, markdown(other))
+    assert text.read_text() == before
 
 
 def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
@@ -110,7 +153,7 @@ def test_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin, end = marks("Dots-center")
     text.write_text(f"{begin}\n{end}\n")
     assert main(["report", str(folder), "--fail-below", "mean:psnr=1", "--update", str(text)]) == 0
-    assert text.read_text().splitlines()[1:-1] == (folder / "table.md").read_text().rstrip().splitlines()
+    assert text.read_text().splitlines()[1:-1] == first_table((folder / "table.md").read_text()).splitlines()
     capsys.readouterr()
     assert main(["report", str(folder), "--fail-below", "mean:psnr=99,truth:psnr=99", "--json"]) == 5
     out, err = capsys.readouterr()

@@ -99,8 +99,9 @@ def test_too_many_images_or_one_method_are_refused(folder: Path, tmp_path: Path)
         make_study(folder, 9)
     assert caught.value.remedy == "--study 8"
     alone = run(plan("mean", batch_size=4, limit=2), tmp_path / "run").folder
-    with pytest.raises(UsageError, match="2 to 26 methods, this run has 1"):
+    with pytest.raises(UsageError, match="2 to 26 methods, this run has 1") as caught:
         make_study(alone, 1)
+    assert "zoo benchmark --models A,B" in caught.value.remedy
 
 
 def test_ranks_are_those_of_the_answers(folder: Path, study: dict[str, Any], tmp_path: Path) -> None:

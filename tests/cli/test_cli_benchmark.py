@@ -133,8 +133,9 @@ def test_options_of_a_dataset(zoo: Run, place: Path) -> None:
 
 def test_protocols_are_listed(zoo: Run) -> None:
     facts = json.loads(zoo("list", "protocols", "--json").out)
-    assert [fact["name"] for fact in facts] == ["zoo", "ecdm", "mminvertfill", "tdanet"]
-    assert facts[1]["datasets"] == ["coco", "openimages"]
+    assert list(dict.fromkeys(fact["name"] for fact in facts)) == ["zoo", "ecdm", "mminvertfill", "tdanet"]
+    assert [fact["dataset"] for fact in facts if fact["name"] == "ecdm"] == ["coco", "openimages"]
+    assert facts[1]["masks"] == [f"irregular:{band}" for band in ("10-20", "30-40", "50-60")]
     assert "the tables of ECDM" in zoo("list", "protocols").out
 
 
@@ -292,6 +293,25 @@ def test_settings_reach_the_method_and_name_another_run(zoo: Run, place: Path) -
     assert json.loads(again.out) == sample
     assert mean["methods"][name]["l1_hole"] != sample["methods"][name]["l1_hole"]
     assert mean["methods"][name]["raw_known_l1"] != sample["methods"][name]["raw_known_l1"]
+
+
+def test_another_size_than_that_of_the_training_is_said(zoo: Run, place: Path) -> None:
+    name = "tests.fakes_benchmark.TrainedDrawing"
+    for size in (32, 48):
+        save_weights(TrainedDrawing(size=size), place / f"{size}.safetensors", preset="nano")
+    words = ("benchmark", "--models", f"mean,{name}@small=32.safetensors,{name}@large=48.safetensors", "--limit", 2)
+    done = zoo(*words)
+    assert done.code == 0, done.err
+    assert f"{name}@large: preset nano, trained on unknown data at 48 pixels, 48.safetensors\n" in done.err
+    assert f"{name}@small: preset nano, trained on unknown data, 32.safetensors\n" in done.err
+    line = f"zoo benchmark: {name}@large: not measured at the size of their training; for that: --size 48\n"
+    assert line in done.err
+    own = zoo(*words, "--size", 48)
+    assert "trained on unknown data at 32 pixels" in own.err
+    assert "for that: --size 32\n" in own.err
+    alone = zoo("benchmark", "--models", f"mean,{name}=48.safetensors", "--limit", 2)
+    assert " at 48 pixels" not in alone.err
+    assert "for that" not in alone.err
 
 
 def test_samples_have_a_table_and_facts_of_their_own(zoo: Run, place: Path) -> None:

@@ -93,6 +93,29 @@ def test_what_is_wrong_is_said(zoo: Run, drawn: Path, words: tuple[str, ...], co
     assert not (drawn / "out").exists() or not any((drawn / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        ((*METHOD, "--edge", "edges"), "edges"),
+        ((*METHOD, "--segmentation", "classes"), "classes"),
+        ((*ONE, "--segmentation", "classes/a.png"), "classes"),
+        ((*ONE, "--caption", "out.txt"), "links"),
+    ],
+)
+def test_no_result_takes_the_place_of_what_was_drawn_or_written(
+    zoo: Run, drawn: Path, words: tuple[str, ...], out: str
+) -> None:
+    (drawn / "out.txt").write_text("a red ball")
+    (drawn / "links").mkdir()
+    (drawn / "links" / "a.png").symlink_to(drawn / "out.txt")
+    before = {path: path.read_bytes() for path in drawn.rglob("*.*")}
+    done = zoo(*words, "--out", out)
+    assert done.code == 2, done.err
+    assert "the result would overwrite an input" in done.err
+    assert "another --out" in done.err
+    assert {path: path.read_bytes() for path in drawn.rglob("*.*")} == before
+
+
 def test_maps_are_scaled_with_their_image_edges_kept_and_classes_not_blended() -> None:
     edge = np.zeros((40, 80), np.uint8)
     edge[17] = 1

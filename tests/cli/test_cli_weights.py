@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Run
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from zoo.weights import home, save_weights, sha256
 
@@ -52,6 +55,61 @@ def test_pull_says_what_it_fetches_and_methods_find_it(zoo: Run, file: Path, add
     assert (ours["where"], ours["trained_on"], ours["licence"]) == ("pulled", "shapes", "CC-BY-4.0")
     assert ours["sha256"] == sha256(file)
     assert zoo("test", "--model", "toymethod.Toy", "--size", 32, "--data.test_count", 2).code == 0
+
+
+@pytest.mark.parametrize("preset", ["nano/../../../escaped", "..", "", "/abs", "a b", "na\\no"])
+def test_a_preset_that_is_no_name_is_refused(preset: str, zoo: Run, place: Path) -> None:
+    import toymethod
+
+    path = save_weights(toymethod.Toy(), place / "evil.safetensors", preset=preset)
+    before = sorted(place.parent.rglob("*"))
+    done = zoo("weights", "pull", path)
+    assert done.code == 4, done.err
+    assert "the preset of these weights cannot be part of a file name" in done.err
+    assert "remedy:" in done.err
+    assert sorted(place.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("method", ["../../x.Toy", "...", "a/b.C"])
+def test_a_method_that_is_no_name_is_refused(method: str, zoo: Run, file: Path, place: Path) -> None:
+    with safe_open(str(file), "pt") as opened:
+        stored = json.loads(opened.metadata()["zoo"])
+    stored["class_path"] = method
+    save_file(load_file(file), place / "evil.safetensors", {"zoo": json.dumps(stored)})
+    before = sorted(place.parent.rglob("*"))
+    done = zoo("weights", "pull", "evil.safetensors")
+    assert done.code == 4, done.err
+    assert "the method of these weights cannot be part of a file name" in done.err
+    assert sorted(place.parent.rglob("*")) == before
+
+
+def test_others_may_read_what_was_pulled_where_the_umask_lets_them(zoo: Run, file: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert zoo("weights", "pull", file).code == 0
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in home().iterdir()}
+    name = "toymethod.Toy-nano.safetensors"
+    assert modes == {name: 0o640, f"{name}.sha256": 0o640}
+
+
+def test_a_record_is_never_that_of_another_file(zoo: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.cli import pull
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    assert zoo("weights", "pull", file).code == 0
+    place = home() / "toymethod.Toy-nano.safetensors"
+    assert pull.recorded_hash(place) == sha256(file)
+    import toymethod
+
+    other = save_weights(toymethod.Toy(), file.parent / "other.safetensors", preset="nano")
+    monkeypatch.setattr(pull, "write_atomically", full)
+    assert zoo("weights", "pull", other).code == 3
+    assert sha256(place) == sha256(other) != sha256(file)
+    assert pull.recorded_hash(place) is None
 
 
 def test_pull_from_a_file_needs_no_network(zoo: Run, file: Path) -> None:

@@ -1,7 +1,8 @@
 """Pictures of a run: composites of the same images for every method, and of each method's worst, as lossless PNG.
 
-For every method the composites of the first images of the plan and of `DRAWN` more are kept. Which ones is drawn by a
-hash of their ids, so that all methods and writers keep those of the same images without a word between them.
+For every method the composites of the first images of the plan are kept, and of as many more as take little room: of
+small images all, so that a page can show what every method makes of the worst. Which ones is drawn by a hash of their
+ids, so that all methods and writers keep those of the same images without a word between them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from zoo.keyed import key
 IMAGES = "images"
 TRUTH = "_truth"  # a folder no method label can clash with: file names of labels start with what users type
 FIRST = 16
-DRAWN = 112
+DRAWN = 112  # at least
+ROOM = 8_000_000  # bytes of a method's pictures, uncompressed; more only for `DRAWN`
 WORST = 8
 ORDER_BY = "l1_hole"
 
@@ -47,16 +49,26 @@ def lot(sample: str) -> int:
     return key("gallery", sample)
 
 
-def kept_ids(ids: Sequence[str]) -> list[str]:
+def drawn(size: int) -> int:
+    """How many pictures a method keeps besides the first ones and its worst; 635 of 64 pixels, 112 above 148.
+
+    Args:
+        size: Their height and width.
+    """
+    return max(DRAWN, ROOM // (3 * size * size) - FIRST)
+
+
+def kept_ids(ids: Sequence[str], size: int) -> list[str]:
     """The ids whose pictures every method keeps, where it completed them.
 
     Args:
         ids: All images of a plan, in its order.
+        size: Their height and width.
 
     Returns:
-        The first `FIRST`, then `DRAWN` others by their lots.
+        The first `FIRST`, then `drawn(size)` others by their lots.
     """
-    return [*ids[:FIRST], *heapq.nsmallest(DRAWN, ids[FIRST:], key=lambda sample: (lot(sample), sample))]
+    return [*ids[:FIRST], *heapq.nsmallest(drawn(size), ids[FIRST:], key=lambda sample: (lot(sample), sample))]
 
 
 class _Largest:
@@ -87,12 +99,15 @@ class Keeper:
         folder: The run folder.
         method: The method's file name.
         first: The ids whose pictures stay whatever they look like.
+        size: Height and width of the pictures.
         rows: What this writer has measured before: the pictures that it kept compete with the new ones.
     """
 
-    def __init__(self, folder: Path, method: str, first: Collection[str], rows: Iterable[Row] = ()) -> None:
+    def __init__(
+        self, folder: Path, method: str, first: Collection[str], size: int, rows: Iterable[Row] = ()
+    ) -> None:
         self.folder, self.method, self.first = folder, method, frozenset(first)
-        self._drawn, self._worst = _Largest(DRAWN), _Largest(WORST)
+        self._drawn, self._worst = _Largest(drawn(size)), _Largest(WORST)
         for row in rows:
             if not failed(row) and picture_path(folder, method, row["id"]).is_file():
                 self._offer(row)

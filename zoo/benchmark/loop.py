@@ -266,7 +266,8 @@ class _Work:
         with self.job.writer(method) as store:
             kept = chain.from_iterable(map(read_file, sorted(store.path.parent.glob(f"{method.file_name}-*.jsonl"))))
             always = self.ids[: min(FIRST, self.plan.count)]
-            keeper = Keeper(self.job.folder, method.file_name, always, (row for row in kept if row["method"] == label))
+            own = (row for row in kept if row["method"] == label)
+            keeper = Keeper(self.job.folder, method.file_name, always, self.plan.size, own)
             judge = judge_of(self.data, self.plan.mask, self.plan.captions)
             bench = _set_up(self.fabric, self.plan, method, judge, self.measures)
             # What ended a job may end this one: it takes one block at a time then, and the others are done.
@@ -353,18 +354,14 @@ def load_method(method: MethodPlan) -> InpaintingModule:
         WeightsError: The weights are missing or damaged, have changed since the plan was made, or do not fit the
             settings.
     """
-    from zoo.models import load
-    from zoo.weights import constructor_arguments, sha256
+    from zoo.models import changed, load
+    from zoo.weights import sha256
 
     if method.weights and sha256(method.weights) != method.weights_sha256:
         raise WeightsError("the weights have changed since the plan was made", method.weights, "start the run again")
-    untrained = {} if method.weights else method.settings
-    module = load(method.name, method.preset, method.weights or None, **untrained)
-    if not method.settings or not method.weights:
-        return module
-    changed = type(module)(**{**constructor_arguments(module), **method.settings})
-    changed.load_state_dict(module.state_dict())
-    return changed.eval()
+    if not method.weights:
+        return load(method.name, method.preset, **method.settings)
+    return changed(load(method.name, method.preset, method.weights), method.settings)
 
 
 class _Counter:

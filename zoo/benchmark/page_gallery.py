@@ -74,7 +74,7 @@ def gallery(summary: Summary, table: Table, masks: Masks) -> dict[str, Any]:
     if ORDER_BY not in table.values or not labels:
         return {"groups": [], "refused": 0}
     errors = np.stack(list(table.columns(ORDER_BY, labels).values()), 1)
-    pool = kept_ids(list(masks))
+    pool = kept_ids(list(masks), summary.plan.size)
     kept = [sample for sample in pool if _has_all(summary, table, labels, sample)]
     sure = {label: {*pool, *_kept_worst(table, column, pool)} for label, column in zip(labels, errors.T, strict=True)}
     view = _View(summary, table, masks, labels, sure, Budget())

@@ -289,14 +289,27 @@ def presets_of(preset: str | None, dataset: str) -> tuple[str, ...]:
 
 
 def _check_settings(label: str, cls: type[InpaintingModule], changes: Mapping[str, Any]) -> None:
-    """Refuses names that the constructor does not take, and values of another kind than their defaults."""
+    """Refuses names that the constructor does not take, and values of another kind than it does."""
     parameters = dict(inspect.signature(cls).parameters)
     for setting, value in changes.items():
         if setting not in parameters:
             raise unknown_name(f"setting of '{label}'", setting, sorted(parameters))
-        kind = _kind(parameters[setting].default)
-        if kind and value is not None and _kind(value) != kind:
-            raise UsageError(f"'{label}.{setting}' takes {kind}, got {json.dumps(value)}")
+        kinds = _kinds(parameters[setting])
+        if "" not in kinds and value is not None and _kind(value) not in kinds:
+            raise UsageError(f"'{label}.{setting}' takes {' or '.join(kinds)}, got {json.dumps(value)}")
+
+
+def _kinds(parameter: inspect.Parameter) -> list[str]:
+    """What an argument may be: the kinds of its annotation where that has several (`int | str`), else its default's.
+
+    Among them is "" where anything may be given.
+    """
+    plain = {"bool": "true or false", "int": "a number", "float": "a number", "str": "a text"}
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    named = [part.strip() for part in text.split("|")]
+    kinds = list(dict.fromkeys(plain.get(part, "") for part in named if part != "None"))
+    return kinds if len(kinds) > 1 else [_kind(parameter.default)]
 
 
 def _kind(value: Any) -> str:
@@ -317,15 +330,22 @@ def _check_samples(samples: int, methods: Sequence[MethodPlan]) -> None:
 
 
 def _native_size(methods: Sequence[MethodPlan]) -> int:
+    from zoo.models import BASELINES
+
+    trained = [method for method in methods if method.weights or method.class_path in BASELINES.values()]
+    sizes = [method.settings.get("size", trained_size(method)) for method in trained]
+    return min((int(size) for size in sizes if size), default=DEFAULT_SIZE)
+
+
+def trained_size(method: MethodPlan) -> int | None:
+    """Pixels of the images that a method's weights were trained on; None for a control, and where nothing says it."""
     from zoo.models import BASELINES, resolve
     from zoo.weights import read_header
 
-    sizes = [{**read_header(m.weights).config, **m.settings}.get("size") for m in methods if m.weights]
-    for method in methods:
-        if method.class_path in BASELINES.values():
-            default = inspect.signature(resolve(method.name)).parameters["size"].default
-            sizes.append(method.settings.get("size", default))
-    return min((int(size) for size in sizes if size), default=DEFAULT_SIZE)
+    if method.class_path in BASELINES.values():
+        return int(inspect.signature(resolve(method.name)).parameters["size"].default)
+    size = read_header(method.weights).config.get("size") if method.weights else None
+    return int(size) if size else None
 
 
 def _served(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,19 +21,22 @@ from zoo.benchmark.loop import Job, Progress, launched, lease_of
 from zoo.benchmark.plan import Plan
 from zoo.benchmark.store import Seen, StorageError
 from zoo.benchmark.work import failure
-from zoo.errors import ZooError
+from zoo.errors import EXIT_INTERRUPTED, ZooError
+from zoo.models import BASELINES
 
 START = "spawn"  # not forked: OpenMP's threads do not survive a fork, and this process may have used them
 PAUSE = 0.5
+GRACE = 2.0  # seconds that interrupted processes have before they are ended
 ENOUGH = 1000  # rows of a process; with fewer it takes longer to start than it saves
 MEMORY = 2 << 30  # bytes of a process; those of nano methods take about half
+CGROUP = Path("/sys/fs/cgroup")  # where a container says what it may use
 
 
 def processes_for(plan: Plan, folder: Path) -> int:
     """How many processes to start where nobody says: on the CPU one for each core, as far as there is work for it.
 
     No row depends on it. One on GPUs, which are asked for by number; under torchrun and SLURM, which start processes
-    themselves; and where weights are not of nano size, of which one may fill the memory.
+    themselves; and where weights are not of nano size, as those of baselines never are: one may fill the memory.
 
     Args:
         plan: What is measured.
@@ -38,22 +44,35 @@ def processes_for(plan: Plan, folder: Path) -> int:
     """
     if plan.accelerator != "cpu" or launched().world > 1:
         return 1
-    if not all(method.control or method.preset == "nano" for method in plan.methods):
+    large = (method.class_path in BASELINES.values() for method in plan.methods)  # their plans name no weights
+    if any(large) or not all(method.control or method.preset == "nano" for method in plan.methods):
         return 1
     left = len(plan.methods) * plan.count - sum(map(len, Seen(folder).measured.values()))
     return max(1, min(_cores() // plan.threads, _memory() // MEMORY, left // ENOUGH))
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use; in a container, as many as its share of their time amounts to."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, period = [*_limits("cpu.max"), 0, 0][:2]
+    return min(cores, max(1, quota // period)) if quota and period else cores
 
 
 def _memory() -> int:
-    """Bytes of this machine, in all."""
+    """Bytes of this machine, in all; in a container, what it may use of them."""
     if not hasattr(os, "sysconf"):  # Windows: enough for one process
         return MEMORY
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([whole, *_limits("memory.max"), *_limits("memory/memory.limit_in_bytes")])  # cgroups v2 and v1
+
+
+def _limits(name: str) -> list[int]:
+    """The numbers in a file of the control group; none where there is no such file, or no limit (`max`)."""
+    try:
+        words = (CGROUP / name).read_text(encoding="utf-8").split()
+    except OSError:
+        return []
+    return [int(word) for word in words] if all(word.isdecimal() for word in words) else []
 
 
 def launch(job: Job, devices: int, progress: Progress | None) -> int:
@@ -70,17 +89,21 @@ def launch(job: Job, devices: int, progress: Progress | None) -> int:
     children = [
         context.Process(target=_child, args=(replace(job, local=k), sender)) for k, (_, sender) in enumerate(ends)
     ]
+    receivers, errors = [receiver for receiver, _ in ends], dict[int, Exception]()
     seen, total = Seen(job.folder), len(job.plan.methods) * sum(map(len, job.blocks()))
     with _no_orphans(children):
-        for child in children:
-            child.start()
+        with _uninterrupted():
+            for child, (_, sender) in zip(children, ends, strict=True):
+                child.start()
+                sender.close()  # the child has its own: what it breaks off ends here too
         while None in [child.exitcode for child in children]:  # each is asked: the dead are not gone before that
             wait([child.sentinel for child in children if child.exitcode is None], PAUSE)
+            errors |= _received(receivers)  # a child whose error fills the pipe does not end before that
             seen.look()
             if progress is not None:
                 progress(min(total, sum(map(len, seen.settled.values()))), total, "")
-    errors = [error for receiver, _ in ends if (error := _received(receiver)) is not None]
-    for error in sorted(errors, key=lambda error: isinstance(error, StorageError)):
+    errors |= _received(receivers)
+    for error in sorted((errors[k] for k in sorted(errors)), key=lambda error: isinstance(error, StorageError)):
         raise error
     died = {child.pid or 0: _cause(child.exitcode or 0) for child in children if child.exitcode}
     return _mourn(job, seen, died) if died else 0
@@ -88,19 +111,27 @@ def launch(job: Job, devices: int, progress: Progress | None) -> int:
 
 def _child(job: Job, sender: Connection) -> None:
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         job()
+    except KeyboardInterrupt:  # Ctrl-C reaches all processes of a terminal, and the parent speaks for them
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except ZooError as error:
         sender.send(error)
     except Exception as error:
         sender.send(RuntimeError("".join(traceback.format_exception(error))))
 
 
-def _received(receiver: Connection) -> Exception | None:
-    try:
-        error: Exception | None = receiver.recv() if receiver.poll() else None
-    except EOFError:
-        return None
-    return error
+def _received(receivers: Sequence[Connection]) -> dict[int, Exception]:
+    """The errors that have arrived, by the number of the process."""
+    found: dict[int, Exception] = {}
+    for number, receiver in enumerate(receivers):
+        try:
+            if receiver.poll():
+                found[number] = receiver.recv()
+        except (EOFError, OSError):  # it has ended, be it in the midst of its error: its exit code says so
+            continue
+    return found
 
 
 def _cause(exitcode: int) -> str:
@@ -131,13 +162,35 @@ def _mourn(job: Job, seen: Seen, died: Mapping[int, str]) -> int:
 
 
 @contextmanager
-def _no_orphans(children: list[BaseProcess]) -> Iterator[None]:
-    """Ends the processes started inside when this one is stopped: a signal reaches the parent alone."""
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back, also from what is started inside: its imports, which take seconds, would be traced."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # as it starts, it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
-    except BaseException:
-        for child in children:
-            if child.pid is not None:
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _no_orphans(children: list[BaseProcess]) -> Iterator[None]:
+    """Ends the processes started inside when this one is stopped: a signal reaches the parent alone.
+
+    But Ctrl-C reaches them too: they have a moment to give back what they have in hand.
+    """
+    try:
+        yield
+    except BaseException as error:
+        started = [child for child in children if child.pid is not None]
+        until = time.monotonic() + (GRACE if isinstance(error, KeyboardInterrupt) else 0.0)
+        try:
+            for child in started:
+                child.join(max(0.0, until - time.monotonic()))
+        finally:
+            for child in started:
                 child.terminate()
                 child.join(10)
         raise

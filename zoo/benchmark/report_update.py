@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from zoo.benchmark.plan import PROTOCOL, Plan
@@ -11,10 +12,13 @@ from zoo.errors import DataError, UsageError
 
 
 def mark_names(plan: Plan) -> list[str]:
-    """What the marks of a run may be called: `coco-center-tdanet`; for `shapes` the dataset may be left out."""
+    """What the marks of a run may be called: `coco-center-tdanet`; for `shapes` the dataset may be left out.
+
+    A run that shows guidance is `object-guided`, whatever it shows.
+    """
     dataset = plan.dataset.rpartition(":")[2].rpartition(".")[2]
     rules = [rule for rule, usual in ((plan.captions, OWN), (plan.protocol, PROTOCOL)) if rule != usual]
-    short = "-".join([plan.mask, *rules])
+    short = "-".join([plan.mask, *rules, *(["guided"] if plan.guidance else [])])
     return [f"{dataset}-{short}", *([short] if dataset == "shapes" else [])]
 
 
@@ -23,19 +27,28 @@ def marks(name: str) -> tuple[str, str]:
     return f"<!-- table {name}: begin -->", f"<!-- table {name}: end -->"
 
 
+def first_table(table: str) -> str:
+    """A report's text up to the end of its first table; all of it where it has none."""
+    lines = table.strip().splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("|")), len(lines))
+    end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "\n".join(lines[:end])
+
+
 def update(path: Path, plan: Plan, table: str) -> bool:
-    """Replaces what stands between the marks of a run; doing it again changes nothing.
+    """Replaces what stands between the marks of a run by its first table; doing it again changes nothing.
 
     Args:
         path: The text.
         plan: The plan of the run.
-        table: The table in Markdown.
+        table: The report in Markdown, headed as `zoo.benchmark.report.headline` does.
 
     Returns:
         Whether the text has changed.
 
     Raises:
-        UsageError: The text has no marks for this run, or not one of each.
+        UsageError: The text has no marks for this run, or not one of each; or the table that stands there is of another
+            split, of images of another size, or of more of them.
         DataError: The text cannot be read or written.
     """
     try:
@@ -54,10 +67,23 @@ def update(path: Path, plan: Plan, table: str) -> bool:
         )
     ending = "\r\n" if "\r\n" in text else "\n"
     before, rest = text.split(begin)
-    after = rest.split(end)[1]
-    lines = [begin, *table.strip().splitlines(), end]
+    old, after = rest.split(end)
+    _check_as_large(old, table, name, path)
+    lines = [begin, *first_table(table).splitlines(), end]
     changed = before + ending.join(lines) + after
     if changed == text:
         return False
     write_whole(path, changed.encode())
     return True
+
+
+def _check_as_large(old: str, new: str, name: str, path: Path) -> None:
+    """Refuses a table in place of one that says more: the names of marks say nothing of split, size and count."""
+    heads = [re.search(r"\((\w+)\), mask .*?, (\d+x\d+), n = (\d+) images", text) for text in (old, new)]
+    if heads[0] is None or heads[1] is None:
+        return
+    (split, size, count), (new_split, new_size, new_count) = (head.groups() for head in heads if head)
+    if (split, size) != (new_split, new_size) or int(new_count) < int(count):
+        stands, comes = f"{count} images ({split}, {size})", f"{new_count} ({new_split}, {new_size})"
+        remedy = "measure as many of the same, or empty the place between the marks first"
+        raise UsageError(f"the table of '{name}' is of {stands}, this run of {comes}", str(path), remedy)

@@ -56,10 +56,9 @@ def make_study(folder: str | Path, count: int, seed: int = 0) -> tuple[Path, Pat
     folder = Path(folder)
     plan = Plan.read(folder)
     labels = compared(plan)
-    if not 2 <= len(labels) <= len(LETTERS):
-        raise UsageError(f"a study compares 2 to {len(LETTERS)} methods, this run has {len(labels)}", str(folder))
+    _check_number(labels, folder)
     masks, captions = read_masks(folder), read_table(folder, plan).captions
-    there = [sample for sample in kept_ids(list(masks)) if _complete(folder, plan, labels, sample)]
+    there = [sample for sample in kept_ids(list(masks), plan.size) if _complete(folder, plan, labels, sample)]
     if len(there) < count:
         remedy = f"--study {len(there)}" if there else "a run keeps pictures of its first images and of others it draws"
         raise UsageError(
@@ -86,6 +85,13 @@ def compared(plan: Plan) -> list[str]:
     trained = [m.label for m in plan.methods if not m.control or m.name == "truth"]
     some = any(not method.control for method in plan.methods)
     return trained if some else [method.label for method in plan.methods]
+
+
+def _check_number(labels: list[str], folder: Path) -> None:
+    if not 2 <= len(labels) <= len(LETTERS):
+        what = f"a study compares 2 to {len(LETTERS)} methods, this run has {len(labels)}"
+        remedy = "zoo benchmark --models A,B,truth makes a run of several; beside A and B mean and telea do not count"
+        raise UsageError(what, str(folder), remedy)
 
 
 def _complete(folder: Path, plan: Plan, labels: list[str], sample: str) -> bool:

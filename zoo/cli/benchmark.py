@@ -197,10 +197,13 @@ def _announce(plan: Plan) -> None:
     from zoo.benchmark.plan import PROTOCOL
     from zoo.data.base import OWN
 
+    others = _other_sizes(plan)
     for method in plan.methods:
-        trained = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}, {_near(method.weights)}"
+        at = f" at {others[method.label]} pixels" if method.label in others else ""
+        about = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}{at}, {_near(method.weights)}"
+        control = f"control, trained{at}" if at else "control"
         changed = "".join(f", {name}={value}" for name, value in sorted(method.settings.items()))
-        _tell(f"{method.label}: {trained if method.weights else 'control'}{changed}")
+        _tell(f"{method.label}: {about if method.weights else control}{changed}")
     for name, reason in plan.left_out.items():
         _tell(f"{name} is left out: {reason}")
     for reason, names in _by_reason(plan.skipped).items():
@@ -210,6 +213,17 @@ def _announce(plan: Plan) -> None:
     protocol = f", protocol {plan.protocol}" if plan.protocol != PROTOCOL else ""
     sized = f"{plan.mask} masks{captions}, {plan.size} pixels{protocol}"
     _tell(f"{plan.count} images of {plan.dataset}{several}, {sized}")
+    if others and plan.protocol == PROTOCOL:  # a protocol has a size of its own
+        sizes = " or ".join(f"--size {size}" for size in sorted(set(others.values())))
+        _tell(f"{', '.join(others)}: not measured at the size of their training; for that: {sizes}")
+
+
+def _other_sizes(plan: Plan) -> dict[str, int]:
+    """The methods that were trained at another size than they are measured at, and at which; by label."""
+    from zoo.benchmark.planning import trained_size
+
+    sizes = {method.label: trained_size(method) for method in plan.methods if "size" not in method.settings}
+    return {label: size for label, size in sizes.items() if size and size != plan.size}
 
 
 def _by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,7 @@ def run(arguments: Namespace) -> int:
     module = load_method(str(name), arguments.preset, arguments.weights, arguments.accelerator)
     captions = _captions(arguments, module, jobs)
     guides = pair_guides({kind: getattr(arguments, kind) for kind in GUIDES}, jobs)
+    _spare([*(path for paths in guides.values() for path in paths.values()), *_caption_files(arguments.caption)], jobs)
     check_guides({kind for paths in guides.values() for kind in paths}, module, str(name))
     failures = 0
     with Meter("inpaint", len(jobs)) as meter:
@@ -138,6 +139,11 @@ def _captions(arguments: Namespace, module: InpaintingModule, jobs: Sequence[Job
     return read_captions(arguments.caption, {job.name: job.image.name for job in jobs})
 
 
+def _caption_files(text: str | None) -> list[Path]:
+    """The file that `--caption` names; none where it is the caption itself (`read_captions`)."""
+    return [Path(text)] if text is not None and Path(text).suffix in (".jsonl", ".txt") else []
+
+
 def pair(image: Path, mask: Path, out: Path, samples: int = 1) -> list[Job]:
     """Which mask belongs to which image, and where the results go; everything is checked before any work.
 
@@ -173,11 +179,16 @@ def pair(image: Path, mask: Path, out: Path, samples: int = 1) -> list[Job]:
         Job(name, path, masks[name], tuple(out / f"{name}{ending}.png" for ending in endings))
         for name, path in images.items()
     ]
-    inputs = {path.resolve() for job in jobs for path in (job.image, job.mask)}
+    _spare([path for job in jobs for path in (job.image, job.mask)], jobs)
+    return jobs
+
+
+def _spare(files: Iterable[Path], jobs: Sequence[Job]) -> None:
+    """Refuses results that would overwrite any of these files."""
+    inputs = {path.resolve() for path in files}
     for result in (result for job in jobs for result in job.outs):
         if result.resolve() in inputs:
             raise UsageError("the result would overwrite an input", where=str(result), remedy="another --out")
-    return jobs
 
 
 def pictures(path: Path, leave_out: Path | None = None) -> dict[str, Path]:

@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code (see `zoo.errors`).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        # A console script, unlike `python -m zoo`, finds no modules in the folder where it is run, such as that of
+        # `--models mine.Mine`. The folder comes last, so that no file in it takes the place of what is installed.
+        sys.path.append("")
     debug = "--debug" in words
     if "--offline" in words:
         os.environ.update(dict.fromkeys(OFFLINE, "1"))

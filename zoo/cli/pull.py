@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from urllib.request import urlopen
 
 from zoo.cli.progress import Meter
 from zoo.errors import UsageError, WeightsError
-from zoo.weights import Header, home, parse_header, read_header
+from zoo.weights import Header, home, parse_header, read_header, write_atomically
 
 CHUNK = 1 << 20
 _LONGEST_HEADER = 100_000_000  # the format's own limit
@@ -33,15 +34,25 @@ def pull(source: str, wanted: str | None) -> Path:
 
     Raises:
         UsageError: `--offline` is set and the source is an address.
-        WeightsError: It cannot be fetched, is no weights file of the zoo, or has another hash.
+        WeightsError: It cannot be fetched, is no weights file of the zoo, has another hash, or names itself so that it
+            would be stored elsewhere.
     """
     with _opened(source) as (stream, size):
         start, header = _read_start(stream, source)
-        name = f"{header.method.replace('/', '_')}-{header.preset}.safetensors"
+        name = _file_name(header, source)
         known = f"{size / 1e6:.1f} MB" if size else "of unknown size"
         print(f"pulling {header.method}, preset {header.preset}, {known}, licence {header.licence}", file=sys.stderr)
         print(f"  from {source}\n  to   {home() / name}", file=sys.stderr)
         return _store(stream, start, size, home() / name, wanted, source)
+
+
+def _file_name(header: Header, source: str) -> str:
+    """The name by which methods find weights. What it is made of was written by others: no path may be in it."""
+    for what, part in (("method", header.method), ("preset", header.preset)):
+        if not (isinstance(part, str) and re.fullmatch(r"[A-Za-z0-9_.-]+", part) and part.strip(".")):
+            remedy = "names have letters, digits, _ . - only; take weights from whom you trust"
+            raise WeightsError(f"the {what} of these weights cannot be part of a file name: {part!r}", source, remedy)
+    return f"{header.method}-{header.preset}.safetensors"
 
 
 def recorded_hash(path: Path) -> str | None:
@@ -90,9 +101,9 @@ def _read_start(stream: IO[bytes], source: str) -> tuple[bytes, Header]:
 def _store(stream: IO[bytes], start: bytes, size: int, path: Path, wanted: str | None, source: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(start)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary, record = path.with_name(f".{path.name}.{uuid.uuid4().hex}"), Path(f"{path}.sha256")
     try:
-        with os.fdopen(handle, "wb") as file, Meter("pull", size or None, seconds=2.0) as meter:
+        with temporary.open("xb") as file, Meter("pull", size or None, seconds=2.0) as meter:  # as the umask says
             file.write(start)
             done = len(start)
             while chunk := stream.read(CHUNK):
@@ -104,10 +115,11 @@ def _store(stream: IO[bytes], start: bytes, size: int, path: Path, wanted: str |
         if wanted and wanted.lower() != found:
             raise WeightsError(f"the hash is {found}, not {wanted}", source, "nothing was stored; check the source")
         read_header(temporary)  # a download that broke off is refused here
-        Path(temporary).replace(path)
-        Path(f"{path}.sha256").write_text(f"{found}  {path.name}\n", encoding="utf-8")
+        record.unlink(missing_ok=True)  # no record at all, rather than that of another file, if what follows breaks off
+        temporary.replace(path)
+        write_atomically(record, f"{found}  {path.name}\n".encode())
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if not wanted:
         print(f"sha256 {found} (not checked against anything: give it with --sha256)", file=sys.stderr)

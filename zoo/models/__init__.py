@@ -4,6 +4,8 @@ without registration."""
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,19 +109,26 @@ def load(
 ) -> InpaintingModule:
     """A trained method in evaluation mode.
 
+    The weights of a preset are those of a run under `./runs`, else what was pulled into `$ZOO_HOME/weights`, else what
+    ships with the package (`zoo.weights.find_weights`). `zoo inpaint` takes `paper` where that is here and `nano` where
+    not; this takes the preset that is named, and `nano` where none is.
+
     Args:
         name: A short name (`deepfill`), a control (`telea`), a baseline (`sd_inpaint`) or a dotted path.
-        preset: Which weights: `nano` ships with the package, `paper` comes from a run or a pull.
+        preset: Which weights: `nano` or `paper`.
         weights: A safetensors file of your own instead.
         device: Where to put it.
-        **settings: Constructor arguments of a control or a baseline; what is trained has its own in its weights.
+        **settings: Constructor arguments, over those that are in the weights: `steps=50`.
 
     Raises:
-        WeightsError: No weights of that preset are here; the message says how to get them.
+        UsageError: No method of that name, or a setting that it does not have.
+        WeightsError: No weights of that preset are here (the message says how to get them), or they do not fit the
+            settings.
     """
     from zoo.weights import find_weights, load_weights
 
     cls = resolve(name)
+    _check_settings(name, cls, settings)
     if not cls.trainable:
         native = {} if class_path(name) in BASELINES.values() else {"size": 64}
         return cls(**{**native, **settings}).to(device).eval()
@@ -129,4 +138,33 @@ def load(
             f"no '{preset}' weights of '{name}' are here",
             remedy=f"train them (zoo fit --model {name} --preset {preset}), or give a file (weights=PATH)",
         )
-    return load_weights(path, expect=class_path(name)).to(device).eval()
+    return changed(load_weights(path, expect=class_path(name)), settings).to(device).eval()
+
+
+def changed(module: InpaintingModule, settings: Mapping[str, Any]) -> InpaintingModule:
+    """A method with the same weights and other constructor arguments, in evaluation mode.
+
+    Args:
+        module: The method; it is given back where nothing is to change.
+        settings: What is to be other than it is.
+
+    Raises:
+        WeightsError: The weights do not fit the settings.
+    """
+    from zoo.weights import constructor_arguments
+
+    if not settings:
+        return module.eval()
+    made = type(module)(**{**constructor_arguments(module), **settings})
+    made.load_state_dict(module.state_dict())
+    return made.eval()
+
+
+def _check_settings(name: str, cls: type[InpaintingModule], settings: Mapping[str, Any]) -> None:
+    """Refuses what the constructor does not take."""
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for setting in settings:
+        if setting not in parameters:
+            raise unknown_name(f"setting of '{name}'", setting, sorted(parameters))
