@@ -103,9 +103,7 @@ class Keeper:
         rows: What this writer has measured before: the pictures that it kept compete with the new ones.
     """
 
-    def __init__(
-        self, folder: Path, method: str, first: Collection[str], size: int, rows: Iterable[Row] = ()
-    ) -> None:
+    def __init__(self, folder: Path, method: str, first: Collection[str], size: int, rows: Iterable[Row] = ()) -> None:
         self.folder, self.method, self.first = folder, method, frozenset(first)
         self._drawn, self._worst = _Largest(drawn(size)), _Largest(WORST)
         for row in rows:
