@@ -168,10 +168,14 @@ def test_after_an_interruption_processes_have_a_moment_to_end(
 
 
 def test_ctrl_c_is_held_back_while_processes_start_and_then_taken() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     held = False
-    with pytest.raises(KeyboardInterrupt), processes._uninterrupted():  # noqa: PT012
-        signal.raise_signal(signal.SIGINT)
-        held = True
+    try:
+        with pytest.raises(KeyboardInterrupt), processes._uninterrupted():  # noqa: PT012
+            signal.raise_signal(signal.SIGINT)
+            held = True
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert held
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
