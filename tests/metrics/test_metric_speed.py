@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks.speed.metrics import (
+    FASTEST,
+    SLOWEST,
     features,
     library_fid,
     measure_libraries,
@@ -20,7 +25,11 @@ from benchmarks.speed.metrics import (
 )
 from zoo.metrics import per_image, regions
 from zoo.metrics.kernel import kernel_subsets
+from zoo.models import names
 from zoo.models.controls import Mean
+from zoo.weights import shipped
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_rows() -> None:
@@ -47,3 +56,15 @@ def test_both_sides_of_sets_are_the_same_measure() -> None:
     assert ours_fid(pair) == pytest.approx(library_fid(pair), rel=1e-5)
     assert ours_fid(pair) == pytest.approx(root_fid(pair), rel=1e-5)
     assert ours_kid(pair) == pytest.approx(kernel_subsets(*pair, subsets=1, size=80), abs=1e-6)
+
+
+def test_what_is_recorded_is_of_every_shipped_method_and_within_the_bounds() -> None:
+    """Under a tenth of the slowest method's own run, and under half of the fastest's."""
+    rows = json.loads((ROOT / "benchmarks/results/speed/metrics.json").read_text())["results"]
+    own = {
+        row["name"].split()[2]: row for row in rows if row["name"].startswith("suite / ") and "own run" in row["name"]
+    }
+    assert set(own) == {name for name in names() if shipped(name)}
+    assert sorted(row["target"] for row in own.values()) == [FASTEST] * (len(own) - 1) + [SLOWEST]
+    assert max(own.values(), key=lambda row: row["plain_ms"])["target"] == SLOWEST
+    assert all(row["ratio"] > row["target"] for row in own.values())
