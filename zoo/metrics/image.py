@@ -4,7 +4,7 @@ Why not torchmetrics' functions: none takes a region; mean absolute error and SS
 batch, borders counted); and SSIM in double precision costs more than a small network's run. PSNR (`dim=(1, 2, 3)`,
 `reduction="none"`) and, up to the division by the number of pairs, total variation agree, and the tests hold them
 equal; here they share one subtraction. `zoo.metrics.ImageMetrics` is a `torchmetrics.Metric` over these values.
-Measured by `python -m benchmarks.speed metrics`: 0.6 ms for a 64x64 image, a twentieth of DeepFill nano's own run.
+Measured by `python -m benchmarks.speed metrics`: 0.9 ms for a 64x64 image, a twelfth of DeepFill nano's own run.
 
 The values of an image do not depend on the batch it is in: L1, PSNR and TV are sums of integers in double precision,
 exact in any order; SSIM (on the CPU) and the raw output's change are summed image by image.
