@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.benchmark.test_loop import rows
 from tests.benchmark.test_plan import FAKE, plan
+from tests.fakes import picture
 from zoo import weights
 from zoo.benchmark import gallery, processes, render_table, run, summarize
 from zoo.benchmark.store import ROWS, read_rows
@@ -179,3 +182,25 @@ def test_a_process_that_dies(sound: Rows, tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "run" / "leases").iterdir()) == []
     again = run(made, tmp_path / "run")  # it harms no process that nobody has started
     assert (again.rows, again.failed) == (42, 0)
+
+
+def test_text_that_no_file_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A caption cut in the middle of an emoji costs its own rows; a file name that is no UTF-8 is said at once."""
+    images = tmp_path / "images"
+    images.mkdir()
+    entries = [{"file": f"{k}.png", "caption": "plain \ud83d" if k == 1 else "a cat"} for k in range(3)]
+    for k, entry in enumerate(entries):
+        Image.fromarray(picture(32, 32, k)).save(images / entry["file"])
+    (images / "captions.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    command = ["benchmark", "--dataset", "folder", "--data.root", str(images), "--mask", "center", "--size", "32"]
+    command += ["--models", "telea,mean", "--devices", "1"]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 5
+    rows = list(read_rows(tmp_path / "run"))
+    failed = [row for row in rows if "error" in row]
+    assert (len(rows), {row["id"] for row in failed}, len(failed)) == (6, {"folder/all/1"}, 2)
+    assert "no Unicode text: 'plain \\ud83d' (the caption of folder/all/1)" in failed[0]["error"]
+    (images / "1.png").rename(images / os.fsdecode(b"\xff.png"))
+    (images / "captions.jsonl").unlink()
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "other")]) == 3
+    assert "'folder/all/\\udcff'" in capsys.readouterr().err

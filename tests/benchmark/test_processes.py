@@ -23,7 +23,7 @@ from zoo.cli.main import main
 from zoo.errors import EXIT_INTERRUPTED, DataError
 
 NANO = MethodPlan("a", "a", "b.A", "nano", "shapes", "11")
-CONTROL = MethodPlan("mean", "mean", "b.B")
+CONTROL = MethodPlan("mean", "mean", "zoo.models.controls.Mean")
 BASELINE = MethodPlan("sd_inpaint", "sd_inpaint", "zoo.models.ecdm.baselines.StableDiffusionInpaint")
 PLAN = Plan(
     "shapes", "test", None, {}, 5000, 64, "00", "object", 0, "", (NANO, CONTROL),

@@ -31,6 +31,7 @@ from zoo.benchmark.published_text import published_csv, published_grid, publishe
 from zoo.benchmark.summary import MethodSummary, Summary
 from zoo.errors import DataError, UsageError
 from zoo.metrics.statistics import Interval
+from zoo.models import BASELINES
 
 CELL = Cell("cma", "1", "coco", "center", "", "CMA", "psnr_db", "21.50", "")
 CMA = MethodPlan("cma", "cma", "zoo.models.cma.CMA", "paper", "coco", "11")
@@ -117,6 +118,7 @@ def test_the_verdict_follows_the_rule(mean: float, verdict: str) -> None:
         (summary(method=replace(CMA, preset="nano")), CELL, "weights are nano"),
         (summary(method=replace(CMA, trained_on="shapes")), CELL, "trained on shapes"),
         (summary(method=replace(CMA, settings={"k": 1})), CELL, "k changed"),
+        (summary(method=MethodPlan("cma", "cma", BASELINES["sd_inpaint"])), CELL, "which weights it took"),
         (summary(captions="deranged"), CELL, "captions are deranged"),
         (summary(guidance=("edge",)), CELL, "edge are shown whole"),
         (summary(n=300), CELL, "too few images: 300"),
@@ -131,6 +133,20 @@ def test_what_is_not_comparable_says_why(run: Summary, cell: Cell, reason: str) 
     found = one(run, cell)
     assert found.verdict == NOT_COMPARABLE
     assert reason in found.reason
+
+
+def test_nigdts_images_of_coco_are_those_of_2014() -> None:
+    cell = Cell("nigdt", "1", "coco", "center", "", "NIGDT", "psnr_db", "21.20", "")
+    method = MethodPlan("nigdt", "nigdt", "zoo.models.nigdt.NIGDT", "paper", "coco", "11")
+    values = {"picnet_psnr": Interval(21.2, 21.1, 21.3, 5000)}
+
+    def found(**options: str) -> Beside:
+        run = summary(method=method, data_options=options)
+        return one(replace(run, methods={"nigdt": MethodSummary(method, values, 5000, 0, 0)}), cell)
+
+    assert found(variant="2014").verdict == REPRODUCED
+    assert "--option variant=2014" in found(variant="karpathy").reason
+    assert "variant=unknown" in found().reason
 
 
 def test_failures_and_missing_rows_are_not_comparable() -> None:

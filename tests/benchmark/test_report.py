@@ -19,13 +19,15 @@ from PIL import Image
 from benchmarks.speed.report import make_run
 from tests.benchmark.test_plan import plan
 from zoo.benchmark import render_table, run, summarize, to_json, write_report
-from zoo.benchmark.latex import escape
+from zoo.benchmark.latex import escape, latex
 from zoo.benchmark.page_gallery import Budget, data_uri
+from zoo.benchmark.page_pairs import matrices
 from zoo.benchmark.plots import Costed, against_cost, curves, forest
-from zoo.benchmark.report import cell
+from zoo.benchmark.report import cell, counted, markdown
 from zoo.benchmark.store import read_rows
+from zoo.benchmark.tables_pairs import SideBySide
 from zoo.errors import DataError
-from zoo.metrics.comparison import Band
+from zoo.metrics.comparison import Band, compare
 from zoo.metrics.definitions import DEFINITIONS
 from zoo.metrics.statistics import Interval
 
@@ -127,6 +129,57 @@ def test_labels_are_text_in_plots_too() -> None:
     assert "$x&lt;y$" in svg
 
 
+def test_methods_of_ones_own_are_named_in_legends() -> None:
+    value = Interval(1.0, 0.9, 1.1, 3)
+    bands = [Band(low, low + 0.1, (value, value)) for low in (0.0, 0.1)]
+    labels = ["_mine.Method", "other"]
+    for svg in (
+        curves("psnr", bands, labels, "a"),
+        against_cost("psnr", [Costed(label, 0.1, value) for label in labels], "b", "s"),
+    ):
+        assert all(f">{label}<" in svg for label in labels)
+
+
+def test_a_mark_in_the_matrix_needs_the_test_and_the_share_to_agree() -> None:
+    small, large = np.full(55, 0.1), np.full(45, -1.0)
+    values = {"often": np.concatenate([small, large]), "rarely": np.zeros(100)}
+    found = compare(values, "higher")
+    assert found[0].wins == 0.55
+    assert found[0].holm_p < 0.05
+    assert found[0].signed_ranks < 0
+    side = SideBySide(("often", "rarely"), {"psnr": found}, {}, {})
+    assert [[c["text"] for c in row["cells"]] for row in matrices(side)[0]["rows"]] == [["", "55 %"], ["45 %", ""]]
+    side = SideBySide(
+        ("often", "rarely"), {"psnr": compare(values | {"often": -values["rarely"] - 1}, "higher")}, {}, {}
+    )
+    cells = [row["cells"] for row in matrices(side)[0]["rows"]]
+    assert (cells[0][1], cells[1][0]) == ({"text": "0 %*", "kind": "loss"}, {"text": "100 %*", "kind": "win"})
+
+
+def test_a_cell_of_fewer_images_than_its_line_says_so(folder: Path) -> None:
+    value = Interval(0.5, 0.4, 0.6, 7)
+    assert counted("ssim", value, 7) == cell("ssim", value) == "0.5000 [0.4000, 0.6000]"
+    assert counted("ssim", value, 9) == "0.5000 [0.4000, 0.6000], n = 7"
+    assert counted("ssim", value, 9, "\n") == "0.5000\n[0.4000, 0.6000]\nn = 7"
+    assert counted("ssim", value._replace(lo=math.nan), 9) == "0.5000, n = 7"
+    assert counted("ssim", None, 9) == counted("ssim", value._replace(n=0), 9) == "-"
+    summary = summarize(folder)
+    mean = summary.methods["mean"]
+    fewer = mean.metrics | {"psnr": mean.metrics["psnr"]._replace(n=20)}
+    changed = replace(summary, methods=summary.methods | {"mean": replace(mean, metrics=fewer)})
+    for text in (markdown(changed), render_table(changed, 160), latex(changed)):
+        assert "n = 20" in text
+    assert "n = 20" not in markdown(summary)
+
+
+def test_brackets_are_no_markup_on_the_terminal(folder: Path) -> None:
+    summary = summarize(folder)
+    method = summary.methods["mean"]
+    strange = replace(method.method, settings={"tag": "[/x] [bold]b"})
+    changed = replace(summary, methods=summary.methods | {"mean": replace(method, method=strange)})
+    assert "tag=[/x] [bold]b" in render_table(changed, 300)
+
+
 def test_plots_of_the_same_numbers_are_the_same_bytes_and_of_nothing_none() -> None:
     value, nothing = Interval(1.0, 0.9, 1.1, 3), Interval(math.nan, math.nan, math.nan, 0)
     assert forest({"a": value}, ["a"], "k") == forest({"a": value}, ["a"], "k")
@@ -157,6 +210,7 @@ def test_the_page_compares_every_two_methods(folder: Path) -> None:
         assert float(pair["wins"]) == pytest.approx(wins)
         assert f"{100 * wins:.0f} %" in page
     assert "Mean ranks" in page
+    assert "not every one" in page  # two images crashed one of the methods
 
 
 def test_bands_are_means_over_images_of_a_hole_ratio(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_trained_methods_must_be_as_good_and_controls_only_where_named() -> None
     assert misses(summary(), parse_bounds("telea:psnr=11")) == ["telea: psnr 10.00 is below 11"]
 
 
+def test_a_method_without_weights_is_no_control() -> None:
+    own = replace(A, label="b", weights_sha256="", preset="-")
+    found = summary()
+    found = replace(found, methods=found.methods | {"b": replace(found.methods["a"], method=own)})
+    assert misses(found, parse_bounds("psnr=26")) == ["a: psnr 25.00 is below 26", "b: psnr 25.00 is below 26"]
+
+
 def test_failures_missing_rows_and_undefined_values_are_not_good_enough() -> None:
     assert misses(summary(failed=1), parse_bounds("psnr=1")) == ["a: 1 images failed and 0 are missing"]
     assert misses(summary(missing=2), parse_bounds("psnr=1")) == ["a: 0 images failed and 2 are missing"]

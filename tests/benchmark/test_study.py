@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.benchmark.test_plan import plan
+from tests.benchmark.test_plan import fixed, plan
 from tests.benchmark.test_report import Loads
 from zoo.benchmark import run
 from zoo.benchmark.gallery import picture_path
-from zoo.benchmark.study import make_study
+from zoo.benchmark.plan import MethodPlan
+from zoo.benchmark.study import compared, make_study
 from zoo.benchmark.study_rank import rank_answers, rank_grids, rank_json
 from zoo.cli.main import main
 from zoo.errors import DataError, UsageError
+from zoo.models import BASELINES, CONTROLS
 
 LABELS = ["mean", "telea", "truth"]
 COUNT = 6
@@ -104,6 +107,13 @@ def test_too_many_images_or_one_method_are_refused(folder: Path, tmp_path: Path)
     assert "zoo benchmark --models A,B" in caught.value.remedy
 
 
+def test_baselines_and_methods_of_ones_own_are_compared_and_controls_are_not() -> None:
+    own = MethodPlan("mine.Own", "mine.Own", "mine.Own")
+    baseline = MethodPlan("sd_inpaint", "sd_inpaint", BASELINES["sd_inpaint"])
+    controls = [MethodPlan(name, name, CONTROLS[name]) for name in ("truth", "telea")]
+    assert compared(replace(fixed(), methods=(own, baseline, *controls))) == ["mine.Own", "sd_inpaint", "truth"]
+
+
 def test_ranks_are_those_of_the_answers(folder: Path, study: dict[str, Any], tmp_path: Path) -> None:
     files = [
         answers(study, tmp_path, "a", ["truth", "telea", "mean"]),
@@ -151,6 +161,7 @@ def test_wrong_answers_are_refused(folder: Path, study: dict[str, Any], tmp_path
     refused("no file of answers", answers=None)
     refused("no question of the study", answers=[{**first, "question": 99}])
     refused("not one order of all pictures", answers=[{**first, "order": first["order"][:2]}])
+    refused("not one order of all pictures", answers=[{**first, "order": [1, "A", None]}])
     refused("not one order of all pictures", answers=[{**first, "criterion": "beauty"}])
     refused("not one order of all pictures", answers=[first, first])
     with pytest.raises(DataError, match="no file of answers"):

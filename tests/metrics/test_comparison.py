@@ -85,11 +85,16 @@ def test_pairs_against_plain_calls() -> None:
         assert one.wilcoxon_p == pytest.approx(wilcoxon(values[a], values[b]).pvalue, rel=1e-12)
         assert one.wins == pytest.approx((difference < 0).mean())
         assert one.ties == 0.0
+        order = np.argsort(np.argsort(np.abs(difference))) + 1
+        assert one.signed_ranks == pytest.approx(
+            (order[difference < 0].sum() - order[difference > 0].sum()) / order.sum()
+        )
     assert found["good", "bad"].bootstrap_p == pytest.approx(2 / (RESAMPLES + 1))
     assert found["good", "bad"].holm_p < 1e-10
     assert found["good", "same"].bootstrap_p > 0.05
     higher = compare(values, "higher", pairs=[("good", "bad")])
     assert higher[0].wins == pytest.approx(1 - found["good", "bad"].wins)
+    assert higher[0].signed_ranks == pytest.approx(-found["good", "bad"].signed_ranks)
     assert higher[0].holm_p == higher[0].wilcoxon_p  # one comparison needs no adjustment
 
 
@@ -103,14 +108,14 @@ def test_only_images_that_both_completed_count() -> None:
     assert one.wins == pytest.approx(0.9)
     none = compare({"a": [NAN, 1.0], "b": [1.0, NAN]}, "lower")[0]
     assert none.difference.n == 0
-    assert all(math.isnan(x) for x in (none.bootstrap_p, none.wilcoxon_p, none.holm_p, none.wins, none.ties))
+    assert all(math.isnan(x) for x in none[3:])
 
 
 def test_methods_that_do_not_differ() -> None:
     values = three(60)
     one = compare({"a": values["good"], "b": values["good"]}, "lower")[0]
     assert one.difference == (0.0, 0.0, 0.0, 60)
-    assert (one.bootstrap_p, one.wilcoxon_p, one.holm_p, one.wins, one.ties) == (1.0, 1.0, 1.0, 0.5, 1.0)
+    assert one[3:] == (1.0, 1.0, 1.0, 0.5, 1.0, 0.0)
     assert compare({"a": values["good"]}, "lower") == []
 
 
@@ -165,6 +170,15 @@ def test_win_rates_and_ranks_against_loops() -> None:
             assert one.mean == pytest.approx(np.mean(naive))
             assert one.n == 55
             assert one.lo < one.mean < one.hi
+
+
+def test_a_method_without_any_value_takes_no_ranks_from_the_others() -> None:
+    values = three(40)
+    alone = ranks(values, "lower")
+    *others, absent = ranks(values | {"absent": np.full(40, NAN)}, "lower")
+    assert [one.mean for one in others] == [one.mean for one in alone]
+    assert {one.n for one in others} == {40}
+    assert absent.n == 0
 
 
 def test_bands_against_a_loop() -> None:

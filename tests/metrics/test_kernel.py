@@ -82,6 +82,14 @@ def test_the_interval_is_as_wide_as_other_images_vary() -> None:
     assert sum(one.lo <= expected <= one.hi for one in found) >= 51
 
 
+def test_own_pairs_lower_the_value_by_what_is_said() -> None:
+    truth = np.random.default_rng(4).normal(size=(150, 16))
+    kernels = (truth @ truth.T / 16 + 1) ** 3
+    others = (kernels.sum() - np.trace(kernels)) / (150 * 149)
+    found = kernel_distance(KernelFeatures(truth), KernelFeatures(truth)).mean
+    assert found == pytest.approx(-2 / 150 * (np.trace(kernels) / 150 - others), abs=1e-5)
+
+
 def test_sums_of_truths_are_taken_once() -> None:
     a, b = map(KernelFeatures, agreed())
     first = kernel_distance(a, b)

@@ -67,8 +67,9 @@ def edits_grid(summary: Summary, separator: str = " ") -> list[list[str]]:
     said = {True: "yes", False: "no", None: "unknown here"}
     rows = [["method", "reads captions", "n", *map(report.title, names)]]
     for label, method in found.items():
-        values = [report.cell(name, method.metrics.get(name), separator) for name in names]
-        rows.append([label, said[reads_captions(method.method)], str(method.metrics["moved"].n), *values])
+        n = method.metrics["moved"].n
+        values = [report.counted(name, method.metrics.get(name), n, separator) for name in names]
+        rows.append([label, said[reads_captions(method.method)], str(n), *values])
     return rows
 
 

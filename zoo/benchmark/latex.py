@@ -42,7 +42,7 @@ def latex(summary: Summary) -> str:
     best = {name: _best(summary, name) for name in names}
     lines = []
     for row, (label, method) in zip(rows, summary.methods.items(), strict=True):
-        cells = [_cell(name, method.metrics.get(name), label in best[name]) for name in names]
+        cells = [_cell(name, method.metrics.get(name), method.n, label in best[name]) for name in names]
         lines.append(" & ".join([*map(escape, row[:fixed]), *cells]) + r" \\")
     about = [f"% {line}" for text in report.notices(summary) for line in re.split(r"[\r\n]+", text)]
     return "\n".join(
@@ -65,10 +65,11 @@ def latex(summary: Summary) -> str:
     )
 
 
-def _cell(name: str, value: Interval | None, bold: bool) -> str:
+def _cell(name: str, value: Interval | None, n: int, bold: bool) -> str:
     if value is None or value.n == 0:
         return "--"
-    mean, _, ends = report.cell(name, value).partition(" ")
+    mean = report.cell(name, value).partition(" ")[0]
+    ends = report.counted(name, value, n).removeprefix(mean).lstrip(", ")
     text = rf"\textbf{{{mean}}}" if bold else mean
     return rf"{text} {{\scriptsize {ends}}}" if ends else text
 

@@ -23,35 +23,36 @@ def matrices(side: SideBySide) -> list[dict[str, Any]]:
 
 
 def _matrix(side: SideBySide, found: list[Comparison]) -> list[dict[str, Any]]:
-    """Rows of cells: how often the row's method beats the column's, and whether the difference is significant."""
+    """Rows of cells: how often the row's method beats the column's, and whether that side is the better by the test."""
     place = {label: k for k, label in enumerate(side.labels)}
     cells: list[list[dict[str, str]]] = [[{"text": "", "kind": "self"} for _ in place] for _ in place]
     for one in found:
         a, b = place[one.first], place[one.second]
-        for row, column, share in ((a, b, one.wins), (b, a, 1 - one.wins)):
-            cells[row][column] = _cell(share, one.holm_p)
+        for row, column, share, favour in ((a, b, one.wins, one.signed_ranks), (b, a, 1 - one.wins, -one.signed_ranks)):
+            cells[row][column] = _cell(share, one.holm_p, favour)
     return [{"label": label, "cells": cells[k]} for label, k in place.items()]
 
 
-def _cell(share: float, p: float) -> dict[str, str]:
+def _cell(share: float, p: float, favour: float) -> dict[str, str]:
+    """A method that wins often by little and loses by much can be the worse by signed ranks: that bears no mark."""
     if not math.isfinite(share):
         return {"text": "-", "kind": ""}
-    significant = p < LEVEL
-    kind = "win" if share > 0.5 else "loss"
-    mark = "*" if significant else ""
-    return {"text": f"{100 * share:.0f} %{mark}", "kind": kind if significant and share != 0.5 else ""}
+    agree = p < LEVEL and (share - 0.5) * favour > 0
+    kind = ("win" if share > 0.5 else "loss") if agree else ""
+    return {"text": f"{100 * share:.0f} %{'*' if agree else ''}", "kind": kind}
 
 
 def _pairs(name: str, found: list[Comparison]) -> list[list[str]]:
-    header = ["pair", "n", "mean difference [95 % interval]", "bootstrap p", "Wilcoxon p", "Holm p", "wins", "ties"]
-    return [header, *(_pair(name, one) for one in found)]
+    header = ["pair", "n", "mean difference [95 % interval]", "bootstrap p", "Wilcoxon p", "Holm p"]
+    return [[*header, "wins", "ties", "signed ranks"], *(_pair(name, one) for one in found)]
 
 
 def _pair(name: str, one: Comparison) -> list[str]:
     chances = [_chance(p) for p in (one.bootstrap_p, one.wilcoxon_p, one.holm_p)]
     shares = [f"{100 * x:.1f} %" if math.isfinite(x) else "-" for x in (one.wins, one.ties)]
     names = f"{one.first} − {one.second}"
-    return [names, str(one.difference.n), report.cell(name, one.difference), *chances, *shares]
+    ranks = f"{one.signed_ranks:+.2f}" if math.isfinite(one.signed_ranks) else "-"
+    return [names, str(one.difference.n), report.cell(name, one.difference), *chances, *shares, ranks]
 
 
 def _chance(p: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from zoo.data.base import OWN
 from zoo.errors import DataError
 from zoo.metrics.definitions import DEFINITIONS, STAND_IN
+from zoo.models import CONTROLS
 
 FILE = "plan.json"
 PROTOCOL = "zoo"
@@ -45,8 +46,8 @@ class MethodPlan:
 
     @property
     def control(self) -> bool:
-        """Whether it has no weights at all."""
-        return not self.weights_sha256
+        """Whether it is one of the zoo's controls; a user's own method without weights is none, nor is a baseline."""
+        return self.class_path in CONTROLS.values()
 
     @property
     def file_name(self) -> str:

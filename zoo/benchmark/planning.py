@@ -15,7 +15,7 @@ from zoo.batch import check_needs
 from zoo.benchmark.distributions import text_of
 from zoo.benchmark.plan import PROTOCOL, MethodPlan, Plan
 from zoo.benchmark.protocols import load_protocol, settle
-from zoo.data.base import GUIDES, OWN
+from zoo.data.base import GUIDES, OWN, check_text
 from zoo.errors import DataError, UsageError, WeightsError, unknown_name
 from zoo.metrics.definitions import STAND_IN
 from zoo.resources import resource
@@ -121,6 +121,8 @@ def make_plan(
     ids = list(data.ids)
     if not ids:
         raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
+    for sample in ids:
+        check_text(sample, str(data_root or dataset))
     path, sha = _find_manifest(manifest, [dataset, *map(str, options.values())], split, mask, mask_seed, size, ids)
     as_given: dict[str, Any] = {"seed": seed, "mask_seed": mask_seed, "batch_size": batch_size, "precision": precision}
     as_given |= {"threads": threads, "captions": captions, "samples": samples}

@@ -111,18 +111,18 @@ def curves(name: str, bands: Sequence[Band], labels: Sequence[str], key: str) ->
     if len(there) < 2:
         return ""
     with _figure(key, 3.1) as (axes, out):
-        for place, label in enumerate(labels):
+        for place in range(len(labels)):
             points = [(x, band.values[place]) for x, band in enumerate(there) if band.values[place].n]
             x, means = [p[0] for p in points], [p[1].mean for p in points]
-            style = {"color": _colour(place), "label": short(label)}
-            axes.plot(x, means, marker=MARKERS[place % len(MARKERS)], markersize=4.5, linewidth=1.4, **style)
-            axes.fill_between(x, [p[1].lo for p in points], [p[1].hi for p in points], color=style["color"], alpha=0.18)
+            marker, colour = MARKERS[place % len(MARKERS)], _colour(place)
+            axes.plot(x, means, marker=marker, markersize=4.5, linewidth=1.4, color=colour)
+            axes.fill_between(x, [p[1].lo for p in points], [p[1].hi for p in points], color=colour, alpha=0.18)
         counts = [max(value.n for value in band.values) for band in there]
         ticks = [f"{100 * b.low:g}–{100 * b.high:g} %\nn = {n}" for b, n in zip(there, counts, strict=True)]
         axes.set_xticks(range(len(there)), ticks, fontsize=7.5 if len(there) < 6 else 6)
         axes.set_ylabel(metric_title(name))
         axes.grid(axis="y")
-        _legend(axes)
+        _legend(axes, labels)
     return out[0]
 
 
@@ -148,14 +148,14 @@ def against_cost(name: str, points: Sequence[Costed], key: str, what: str) -> st
             if math.isfinite(value.lo):
                 axes.plot([point.seconds] * 2, [value.lo, value.hi], color=colour, linewidth=1.2)
             marker = MARKERS[place % len(MARKERS)]
-            axes.plot([point.seconds], [value.mean], marker, color=colour, markersize=6, label=short(point.label))
+            axes.plot([point.seconds], [value.mean], marker, color=colour, markersize=6)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_formatter(lambda x, _: "")
         axes.set_xlabel(what)
         axes.set_ylabel(metric_title(name))
         axes.margins(x=0.15, y=0.12)
         axes.grid(axis="both")
-        _legend(axes)
+        _legend(axes, [point.label for _, point in found])
     return out[0]
 
 
@@ -163,9 +163,12 @@ def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Any, labels: Sequence[str]) -> None:
+    """Names what was drawn, in its order; given, and not asked of matplotlib, which leaves out `_mine.Method`."""
     figure = axes.figure
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7.5, handlelength=1.6, columnspacing=1.2)
+    drawn = [line for line in axes.lines if line.get_marker() != "None"]
+    style: dict[str, Any] = {"ncols": 3, "frameon": False, "fontsize": 7.5, "handlelength": 1.6, "columnspacing": 1.2}
+    figure.legend(drawn, [short(label) for label in labels], loc="outside lower center", **style)
 
 
 @contextmanager

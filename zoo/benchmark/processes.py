@@ -22,7 +22,6 @@ from zoo.benchmark.plan import Plan
 from zoo.benchmark.store import Seen, StorageError
 from zoo.benchmark.work import failure
 from zoo.errors import EXIT_INTERRUPTED, ZooError
-from zoo.models import BASELINES
 
 START = "spawn"  # not forked: OpenMP's threads do not survive a fork, and this process may have used them
 PAUSE = 0.5
@@ -36,7 +35,7 @@ def processes_for(plan: Plan, folder: Path) -> int:
     """How many processes to start where nobody says: on the CPU one for each core, as far as there is work for it.
 
     No row depends on it. One on GPUs, which are asked for by number; under torchrun and SLURM, which start processes
-    themselves; and where weights are not of nano size, as those of baselines never are: one may fill the memory.
+    themselves; and where a method is not known to be small, as baselines are not: one may fill the memory.
 
     Args:
         plan: What is measured.
@@ -44,8 +43,7 @@ def processes_for(plan: Plan, folder: Path) -> int:
     """
     if plan.accelerator != "cpu" or launched().world > 1:
         return 1
-    large = (method.class_path in BASELINES.values() for method in plan.methods)  # their plans name no weights
-    if any(large) or not all(method.control or method.preset == "nano" for method in plan.methods):
+    if not all(method.control or method.preset == "nano" for method in plan.methods):
         return 1
     left = len(plan.methods) * plan.count - sum(map(len, Seen(folder).measured.values()))
     return max(1, min(_cores() // plan.threads, _memory() // MEMORY, left // ENOUGH))

@@ -15,6 +15,7 @@ from zoo.data.base import OWN
 from zoo.errors import ZooError
 from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
+from zoo.models import BASELINES
 
 REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_MEASURED = "reproduced", "differs", "not comparable", "not in this run"
 FEWEST = 1000
@@ -203,6 +204,10 @@ def _obstacle(
         return "the paper does not say enough of its masks or weights"
     if plan.protocol != paper.protocol:
         return f"the run's protocol is {plan.protocol}, not {paper.protocol}"
+    for name, value in paper.options.get(plan.dataset, {}).items():
+        if (given := plan.data_options.get(name)) != value:
+            there = f"{name}={given or 'unknown'}"
+            return f"the images are those of {there}, the paper's of {value}: --option {name}={value}"
     if problem := _weights_differ(method.method, plan.dataset):
         return problem
     if plan.captions != OWN:
@@ -219,6 +224,8 @@ def _obstacle(
 
 
 def _weights_differ(method: MethodPlan, dataset: str) -> str:
+    if method.class_path in BASELINES.values():
+        return "the paper does not say which weights it took of this baseline"
     if method.preset != "paper":
         return f"the weights are {method.preset}, not paper"
     if method.trained_on != dataset:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from zoo.errors import DataError
@@ -35,12 +37,14 @@ class Paper(NamedTuple):
         about: Its protocol in words.
         measures: By published metric; what is not there cannot be measured.
         images: By dataset, how many images the paper states.
+        options: By dataset, the arguments that choose the paper's images, where the protocol has a choice.
     """
 
     protocol: str
     about: str
     measures: dict[str, Measure]
     images: dict[str, int]
+    options: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 PAPERS: dict[str, Paper] = {
@@ -67,6 +71,7 @@ PAPERS: dict[str, Paper] = {
             "tv_percent": Measure("picnet_tv", 1, "tv"),
         },
         {},
+        {"coco": {"variant": "2014"}},
     ),
     "ecdm": Paper(
         "ecdm",

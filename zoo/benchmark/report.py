@@ -57,13 +57,14 @@ def _text_table(cells: Callable[[str], list[list[str]]], width: int) -> list[str
 def _rich_table(cells: list[list[str]]) -> Any:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     header, *rows = cells
     for number, text in enumerate(header):
-        table.add_column(text, no_wrap=True, justify="left" if number < 2 else "right")
+        table.add_column(Text(text), no_wrap=True, justify="left" if number < 2 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as text: a label or a setting in brackets is no markup
     return table
 
 
@@ -115,14 +116,12 @@ def weights(method: MethodPlan) -> str:
     Settings that were changed follow: `..., k=1`.
     """
     changed = [f"{name}={value}" for name, value in sorted(method.settings.items())]
-    return ", ".join([*([] if method.control and changed else [_origin(method)]), *changed])
+    return ", ".join([*([_origin(method)] if method.weights_sha256 or not changed else []), *changed])
 
 
 def _origin(method: MethodPlan) -> str:
-    if method.control:
-        return "-"
     story = f"{method.preset}, trained on {method.trained_on}" if method.trained_on else method.preset
-    return f"{story} ({method.weights_sha256[:8]})" if method.weights_sha256 else story
+    return f"{story} ({method.weights_sha256[:8]})" if method.weights_sha256 else "-"
 
 
 def cell(name: str, value: Interval | None, separator: str = " ") -> str:
@@ -139,6 +138,21 @@ def cell(name: str, value: Interval | None, separator: str = " ") -> str:
     return f"{value.mean:.{digits}f}{separator}[{value.lo:.{digits}f}, {value.hi:.{digits}f}]"
 
 
+def counted(name: str, value: Interval | None, n: int = 0, separator: str = " ") -> str:
+    """A cell that says its own number of images where that is not the n of its line: not every metric counts them all.
+
+    Args:
+        name: The metric.
+        value: Its value.
+        n: What the line says; 0 where it says nothing.
+        separator: Between the mean, its interval and the number, which a comma stands before on the same line.
+    """
+    text = cell(name, value, separator)
+    if value is None or value.n in (0, n):
+        return text
+    return f"{text}{', ' if separator == ' ' else separator}n = {value.n}"
+
+
 def grid(summary: Summary, separator: str = " ", names: list[str] | None = None) -> list[list[str]]:
     """The table as cells, header first."""
     names = summary.main if names is None else names
@@ -147,7 +161,7 @@ def grid(summary: Summary, separator: str = " ", names: list[str] | None = None)
     rows = [header]
     for label, method in summary.methods.items():
         counts = [str(method.n), *([str(method.failed)] if some_failed else [])]
-        values = [cell(name, method.metrics.get(name), separator) for name in names]
+        values = [counted(name, method.metrics.get(name), method.n, separator) for name in names]
         rows.append([label, weights(method.method), *counts, *values])
     return rows
 
@@ -167,9 +181,9 @@ def samples_grid(summary: Summary, separator: str = " ") -> list[list[str]]:
     names = [name for name in samples.MEASURED if any(name in several.metrics for several in found.values())]
     rows = [["method", "samples", "n", *map(title, names), samples.DIVERSITY]]
     for label, several in found.items():
-        spread = cell(samples.DIVERSITY, several.diversity, separator)
+        spread = counted(samples.DIVERSITY, several.diversity, several.n, separator)
         for way, text, last in ((samples.MEAN, f"mean of {n}", spread), (samples.BEST, f"oracle best of {n}", "")):
-            values = [cell(name, several.metrics.get(name, {}).get(way), separator) for name in names]
+            values = [counted(name, several.metrics.get(name, {}).get(way), several.n, separator) for name in names]
             rows.append([label, text, str(several.n), *values, last])
     return rows
 
@@ -206,13 +220,8 @@ def objects_grid(summary: Summary) -> list[list[str]]:
     names = ordered({name for name, _ in there})
     columns = sorted(there, key=lambda column: (names.index(column[0]), column[1]))
     header = ["method", *(f"{name}, {number} object{'s' * (number > 1)}" for name, number in columns)]
-    rows = [[label, *(_counted(name, groups.get(name, {}).get(k)) for name, k in columns)] for groups, label in found]
+    rows = [[label, *(counted(name, groups.get(name, {}).get(k)) for name, k in columns)] for groups, label in found]
     return [header, *rows]
-
-
-def _counted(name: str, value: Interval | None) -> str:
-    """A cell with its own n: how many images have that many objects is another number than the table's n."""
-    return cell(name, value) if value is None or value.n == 0 else f"{cell(name, value)}, n = {value.n}"
 
 
 def paired_grid(summary: Summary) -> list[list[str]]:

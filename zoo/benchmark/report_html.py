@@ -85,6 +85,7 @@ def page_content(
         "facts": _facts(summary),
         "methods": _methods(summary),
         "notices": notices,
+        "complete": not (summary.failed or summary.missing),
         "main_rows": _weights_last(report.grid(summary, "\n")),
         "samples_title": report.samples_title(summary),
         "samples": report.samples_grid(summary, "\n"),

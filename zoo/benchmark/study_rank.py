@@ -111,7 +111,7 @@ def _take(path: Path, study: Mapping[str, Any], answers: Answers) -> str:
     for number, answer in enumerate(given, 1):
         where = f"{path}, answer {number}"
         try:
-            question, criterion, order = str(answer["question"]), answer["criterion"], list(answer["order"])
+            question, criterion, order = str(answer["question"]), answer["criterion"], [*map(str, answer["order"])]
             options = study["questions"][question]["options"]
         except (KeyError, TypeError) as error:
             raise DataError(f"this answer is to no question of the study: {json.dumps(answer)}", where) from error

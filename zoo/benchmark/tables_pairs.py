@@ -24,7 +24,7 @@ class SideBySide:
     Attributes:
         labels: The methods compared, in the order of the plan; the control `truth`, which nothing can beat, is not.
         pairs: By metric, every two methods; Holm's adjustment is over the pairs of one metric.
-        ranks: By metric, the mean rank of each method, over the images that all of them completed.
+        ranks: By metric, the mean rank of each method, over the images that all with a value have one for.
         bands: By metric, the means by the hole's share of the image, a value per method; empty where no share is known.
     """
 
@@ -72,12 +72,12 @@ def _bands(table: Table, labels: tuple[str, ...], names: list[str]) -> dict[str,
 
 def pairs_csv(side: SideBySide) -> str:
     """Every pair by every metric, one line each."""
-    fields = ["difference", "lo", "hi", "n", "bootstrap_p", "wilcoxon_p", "holm_p", "wins", "ties"]
+    fields = ["difference", "lo", "hi", "n", "bootstrap_p", "wilcoxon_p", "holm_p", "wins", "ties", "signed_ranks"]
     lines = [["metric", "first", "second", *fields]]
     for name, found in side.pairs.items():
         for one in found:
             value = one.difference
-            rest = (one.bootstrap_p, one.wilcoxon_p, one.holm_p, one.wins, one.ties)
+            rest = (one.bootstrap_p, one.wilcoxon_p, one.holm_p, one.wins, one.ties, one.signed_ranks)
             lines.append([name, one.first, one.second, *map(_plain, value[:3]), str(value.n), *map(_plain, rest)])
     return _csv(lines)
 

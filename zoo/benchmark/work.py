@@ -87,10 +87,12 @@ class Drawn(NamedTuple):
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line, for a row."""
+    """An error in one line, for a row; what UTF-8 has no bytes for is escaped."""
     if isinstance(error, ZooError):
-        return f"{error.what} ({error.where})" if error.where else error.what
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        line = f"{error.what} ({error.where})" if error.where else error.what
+    else:
+        line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    return line.encode("utf-8", "backslashreplace").decode()
 
 
 def out_of_memory(error: BaseException) -> bool:

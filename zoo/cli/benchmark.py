@@ -201,9 +201,10 @@ def _announce(plan: Plan) -> None:
     for method in plan.methods:
         at = f" at {others[method.label]} pixels" if method.label in others else ""
         about = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}{at}, {_near(method.weights)}"
-        control = f"control, trained{at}" if at else "control"
+        bare = "control" if method.control else "no weights file"
+        bare = f"{bare}, trained{at}" if at else bare
         changed = "".join(f", {name}={value}" for name, value in sorted(method.settings.items()))
-        _tell(f"{method.label}: {about if method.weights else control}{changed}")
+        _tell(f"{method.label}: {about if method.weights else bare}{changed}")
     for name, reason in plan.left_out.items():
         _tell(f"{name} is left out: {reason}")
     for reason, names in _by_reason(plan.skipped).items():

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.errors import DataError
+
 ObjectRule = Literal["largest", "grown"]
 SPLITS = ("train", "val", "test")
 GUIDES = ("edge", "segmentation")
@@ -42,6 +44,16 @@ class Sample:
     segments: NDArray[np.bool_] | None = None
     segmentation: NDArray[np.uint8] | None = None
     mask: NDArray[np.uint8] | None = None
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuses text that no file can hold: half of an emoji in a caption, a file name in another encoding than UTF-8.
+
+    Raises:
+        DataError: The text has such characters.
+    """
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"this is no Unicode text: {text!a}", where, "write it anew in UTF-8, or rename the file")
 
 
 class EditedCaption(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.data.base import OWN, CaptionEditor, Dataset, Judge, Sample
+from zoo.data.base import OWN, CaptionEditor, Dataset, Judge, Sample, check_text
 from zoo.data.cache import Cache
 from zoo.data.caption_edits import WordEditor
 from zoo.data.disk_cache import DiskCache
@@ -116,6 +116,7 @@ class MaskedSet(torch.utils.data.Dataset[Item]):
         return len(self.dataset)
 
     def _read(self, index: int) -> Sample:
+        check_text(self.dataset.ids[index], self.dataset.name)
         try:
             return self._cache.sample(index)
         except ZooError:
@@ -130,6 +131,7 @@ class MaskedSet(torch.utils.data.Dataset[Item]):
         item: Item = {"id": sample.id, "image": to_tensor(sample.image), "mask": torch.from_numpy(mask)[None]}
         if sample.captions:
             item["caption"] = sample.captions[caption]
+            check_text(item["caption"], f"the caption of {sample.id}")
         if sample.segmentation is not None:
             item["segmentation"] = torch.from_numpy(sample.segmentation)
         return item

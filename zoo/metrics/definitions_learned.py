@@ -120,8 +120,8 @@ _SCORES = {
 }
 _PAPER = ", on the images it was fitted to (Zhao et al. 2021); not computed for fewer than 4,096 images"
 _CROSS = (
-    ", on the half of the images that it was not fitted to, for both halves (drawn with a fixed seed); 0.5 where the "
-    "two cannot be told apart; interval over images, the SVMs held"
+    ", on the half of the images that it was not fitted to, for both halves (drawn with a fixed seed); ties count "
+    "half: 0.5 where the two cannot be told apart; interval over images, the SVMs held"
 )
 _FIDELITY = ("torch-fidelity",)
 _SKLEARN = ("torch-fidelity", "scikit-learn")
@@ -140,7 +140,9 @@ PER_SET: dict[str, Entry] = {
         (*_FIDELITY, "pillow"),
     ),
     "kid": (
-        _KID + "the unbiased estimate over all pairs; interval by the variance of its projection on the images",
+        _KID + "over all pairs, a composite and its own truth among them, as the libraries do: unbiased for sets that "
+        "are independent, else lower by about 2/n of what own pairs are more alike than others; interval by the "
+        "variance of its projection on the images",
         "lower",
         "",
         5,

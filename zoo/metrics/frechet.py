@@ -85,7 +85,7 @@ class Features:
 
 
 def frechet(composite: Features, truth: Features) -> float:
-    """The squared Frechet distance of the two Gaussians, in double precision.
+    """The squared Frechet distance of the two Gaussians, in double precision; 0 where rounding takes it below.
 
     Raises:
         DataError: The two have features of different width.
@@ -93,7 +93,8 @@ def frechet(composite: Features, truth: Features) -> float:
     if composite.width != truth.width:
         raise DataError(f"features of {composite.width} and {truth.width} numbers cannot be compared")
     apart = float((composite.mean - truth.mean).square().sum())
-    return apart + composite.trace + truth.trace - 2 * _root_trace(composite, truth)
+    distance = apart + composite.trace + truth.trace - 2 * _root_trace(composite, truth)
+    return 0.0 if distance < 0 else distance
 
 
 def _root_trace(composite: Features, truth: Features) -> float:

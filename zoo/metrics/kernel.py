@@ -49,7 +49,11 @@ def _kernels(x: Tensor, y: Tensor) -> Tensor:
 
 
 def kernel_distance(composite: KernelFeatures, truth: KernelFeatures) -> Interval:
-    """The squared MMD over all pairs, unbiased, with an interval.
+    """The squared MMD over all pairs, with an interval.
+
+    Every composite is compared with every truth, its own too, as the libraries do it: unbiased where the two sets are
+    independent. Where a composite resembles its own truth more than others, the value is lower by 2 / n times as much
+    as their kernels differ, so that a set against itself lies below 0. The interval knows nothing of that.
 
     The interval is the value and 1.96 standard errors to either side. The errors are those of the mean of the
     estimate's projection on the images (Hoeffding 1948), twice that of a mean, with each composite and its truth drawn

@@ -34,6 +34,12 @@ class Scores(NamedTuple):
         return (self.composite > self.truth).astype(np.float64)
 
     @property
+    def paired_or_tied(self) -> NDArray[np.float64]:
+        """As `paired`, with 1/2 where both score alike: the mean is 1/2 for truths against themselves, as U-IDS is."""
+        tied: NDArray[np.float64] = (self.composite == self.truth) / 2.0
+        return self.paired + tied
+
+    @property
     def unpaired(self) -> NDArray[np.float64]:
         """How many of an image's two versions are mistaken, over 2; the mean is U-IDS."""
         return ((self.composite > 0).astype(np.float64) + (self.truth <= 0)) / 2

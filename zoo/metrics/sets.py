@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zoo.errors import DataError
 from zoo.metrics.definitions import STAND_IN
 from zoo.metrics.frechet import RESAMPLES, frechet_interval
@@ -120,8 +117,9 @@ class _Comparison:
         if absent := importable("sklearn.svm"):
             return absent
         scores = self._scored("crossed" if crossed else "fitted")
-        values: NDArray[np.float64] = scores.paired if name.startswith("p_ids") else scores.unpaired
-        return interval(values, seed=self.seed)
+        if name.startswith("u_ids"):
+            return interval(scores.unpaired, seed=self.seed)
+        return interval(scores.paired_or_tied if crossed else scores.paired, seed=self.seed)
 
     def _scored(self, how: str) -> Scores:
         if how not in self._scores:
