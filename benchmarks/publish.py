@@ -5,6 +5,8 @@ segmentations are shown. For each: `zoo benchmark --dataset shapes --mask MASK [
 [--samples N] [--cost]` with the shipped weights (several samples and the cost for `object` alone; for `guided` only the
 methods that can be guided), then into `benchmarks/results/shapes-NAME/`: the plan, the tables, the strip and all rows.
 Where the README has marks for a name, the first of its tables replaces what is between them.
+
+`--tables` measures nothing: it makes the tables anew from the rows that are there, where only their form has changed.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from zoo.benchmark import make_plan, measure_cost, run, write_report
+from zoo.benchmark import make_plan, measure_cost, run, summarize, write_report
 from zoo.benchmark.cost import FILE as COST
 from zoo.benchmark.planning import GUIDES
 from zoo.benchmark.processes import processes_for
+from zoo.benchmark.report_files import tables_of
 from zoo.benchmark.report_update import first_table
-from zoo.benchmark.store import constant, read_rows
+from zoo.benchmark.store import ROWS, constant, read_rows
 from zoo.data.shapes.edits import EDITS
 from zoo.models import CONTROLS, names, resolve
 from zoo.weights import shipped
@@ -32,15 +35,21 @@ GUIDED = "guided"
 SAMPLES = {"object": 5}
 COSTED = ("object",)
 KEPT = ("plan.json", "summary.json", "table.md", "table.csv", "strip.png")
+PACKED = "rows.jsonl.gz"
 
 
-def publish(name: str) -> Path:
-    """Runs one benchmark and copies what is kept of it; returns the folder."""
+def place_of(name: str) -> Path:
+    """Where the results of a name are kept."""
+    return ROOT / "benchmarks" / "results" / f"shapes-{name}"
+
+
+def publish(name: str) -> None:
+    """Runs one benchmark and copies what is kept of it."""
     mask, _, change = name.partition("-")
     captions = change if change in EDITS else "own"
     guidance = GUIDES if change == GUIDED else ()
     models = [*(one for one in shipped_methods() if resolve(one).uses & {*GUIDES}), *CONTROLS] if guidance else None
-    target = ROOT / "benchmarks" / "results" / f"shapes-{name}"
+    target = place_of(name)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / f"shapes-{name}"
         samples = SAMPLES.get(name, 0)
@@ -56,11 +65,22 @@ def publish(name: str) -> Path:
             shutil.copyfile(folder / file, target / file)
         rows = sorted((constant(row) for row in read_rows(folder)), key=lambda row: (row["method"], row["id"]))
         text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-        (target / "rows.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+        (target / PACKED).write_bytes(gzip.compress(text.encode(), mtime=0))
     for file in ("plan.json", "summary.json"):  # places on this machine say nothing to others
         path = target / file
         path.write_text(path.read_text().replace(str(folder), f"shapes-{name}").replace(f"{ROOT}/", ""))
-    return target
+
+
+def tables(name: str) -> dict[str, bytes]:
+    """The tables of a name, made anew from its plan, its rows and its cost."""
+    source = place_of(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / source.name
+        (folder / ROWS).mkdir(parents=True)
+        for file in ("plan.json", *((COST,) if name in COSTED else ())):
+            shutil.copyfile(source / file, folder / file)
+        (folder / ROWS / "all.jsonl").write_bytes(gzip.decompress((source / PACKED).read_bytes()))
+        return tables_of(summarize(folder))
 
 
 def shipped_methods() -> list[str]:
@@ -80,9 +100,15 @@ def update_readme(name: str, table: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"all where none is named: {', '.join(NAMES)}")
+    parser.add_argument("--tables", action="store_true", help="only make the tables anew, from the rows that are there")
     arguments = parser.parse_args(argv)
     for name in arguments.names or NAMES:
-        folder = publish(name)
+        folder = place_of(name)
+        if arguments.tables:
+            for file, content in tables(name).items():
+                (folder / file).write_bytes(content)
+        else:
+            publish(name)
         print(folder.relative_to(ROOT))
         update_readme(name, (folder / "table.md").read_text())
     return 0

@@ -35,6 +35,16 @@ class Report(NamedTuple):
     published: list[Beside]
 
 
+def tables_of(summary: Summary) -> dict[str, bytes]:
+    """The files that follow from plan, rows and cost alone: no masks or pictures are needed to make them anew."""
+    facts = to_json(summary) | {"run": summary.plan.name}
+    return {
+        "summary.json": (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode(),
+        "table.md": markdown(summary).encode(),
+        "table.csv": table_csv(summary).encode(),
+    }
+
+
 def write_report(
     folder: str | Path, *, against: bool = False, seconds: bool = False, parquet: bool = False
 ) -> list[Path]:
@@ -69,13 +79,11 @@ def make_report(folder: str | Path, *, against: bool = False, seconds: bool = Fa
     side = side_by_side(summary, table)
     found = beside(summary) if against else None
     files: dict[str, bytes | None] = {
-        "table.md": markdown(summary).encode(),
-        "table.csv": table_csv(summary).encode(),
+        **tables_of(summary),
         "table.tex": latex(summary).encode(),
         "pairs.csv": pairs_csv(side).encode(),
         "bands.csv": bands_csv(side).encode(),
         "published.csv": None if found is None else published_csv(found).encode(),
-        "summary.json": (json.dumps(to_json(summary) | {"run": plan.name}, indent=2, allow_nan=False) + "\n").encode(),
         "index.html": render_page(summary, table, masks, side, found, seconds).encode(),
         "strip.png": strip_of_run(summary, masks, table.captions),
     }
