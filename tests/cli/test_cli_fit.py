@@ -166,6 +166,8 @@ def test_stages_run_one_after_the_other_each_in_a_process(zoo: Run, place: Path)
         (["--model.width", "[1"], 2, "width"),
         (["--model.nothing", "3"], 2, "nothing"),
         (["--trainer.precision", "7"], 2, "precision"),
+        (["--trainer.precision", "bf16-true"], 2, "remedy: bf16-mixed, 16-mixed or 32-true"),
+        (["--trainer.precision", "64"], 2, "the weights, which are float32"),
         (["--data.mask", "objcet"], 2, "did you mean 'object'"),
         (["--data.train_mask", "objcet"], 2, "did you mean 'object'"),
         (["--data", "folder", "--data.root", "nowhere"], 3, "no such folder"),

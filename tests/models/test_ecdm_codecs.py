@@ -73,6 +73,17 @@ def test_latents_stay_float32_under_autocast() -> None:
     assert torch.equal(back, codec.decode(z))
 
 
+def test_half_precision_never_reaches_the_autoencoder() -> None:
+    torch.manual_seed(0)
+    codec, x = KLCodec(autoencoder().eval()), images(1)
+    with torch.no_grad():
+        z = codec.encode(x)
+        plain = codec.decode(z)
+        with torch.autocast("cpu", dtype=torch.float16):
+            assert torch.equal(codec.encode(x), z)
+            assert torch.equal(codec.decode(z), plain)
+
+
 def test_a_fitted_codec_travels_in_its_state_without_its_sums() -> None:
     codec, copy = fitted(), PCACodec(4, 8)
     state = codec.state_dict()

@@ -326,11 +326,13 @@ def test_it_is_a_drop_in_for_diffusers_pipeline() -> None:
     _, _, c, hint = inputs(1)
     image, mask = torch.rand(1, 3, 64, 64), (hint[:, :1] < 0).float()
 
-    def run(controlnet: ControlNetModel) -> Tensor:
+    def run(controlnet: ControlNetModel, sliced: bool = False) -> Tensor:
         pipeline = StableDiffusionControlNetInpaintPipeline(
             vae, None, None, base, controlnet, DDIMScheduler(), None, None, requires_safety_checker=False
         )
         pipeline.set_progress_bar_config(disable=True)
+        if sliced:
+            pipeline.enable_attention_slicing()
         made = pipeline(
             image=image, mask_image=mask, control_image=hint, prompt_embeds=c, negative_prompt_embeds=0 * c,
             num_inference_steps=2, controlnet_conditioning_scale=1.0, output_type="pt",
@@ -350,6 +352,8 @@ def test_it_is_a_drop_in_for_diffusers_pipeline() -> None:
     learner.freq_encoder.get_parameter("layers.7.weight").zero_()  # type: ignore[union-attr]
     learner.freq_encoder.get_parameter("layers.7.bias").zero_()  # type: ignore[union-attr]
     assert torch.equal(run(learner), run(plain))
+    with pytest.raises(UsageError, match="ACDA with them"):
+        run(learner, sliced=True)
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------

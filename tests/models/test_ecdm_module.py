@@ -19,6 +19,7 @@ from zoo.models.ecdm import ECDM, choices, completion
 from zoo.models.ecdm.hints import fill
 from zoo.models.ecdm.hub import CONTROL_CANNY, CONTROL_INPAINT, LICENCES, SD15
 from zoo.models.ecdm.sampler import Sampler
+from zoo.models.ecdm.stages import TRAINED
 
 # --- construction -----------------------------------------------------------------------------------------------------
 
@@ -77,10 +78,19 @@ def test_a_stage_builds_what_it_needs() -> None:
     assert {n for n, _ in make(base="somewhere", teacher_source="").named_children()} == {"student", "teacher"}
 
 
+@pytest.mark.parametrize("stage", ECDM.stages)
+def test_what_a_stage_does_not_train_stays_in_evaluation_mode(stage: str) -> None:
+    module = make(stage=stage).train()
+    modes = {name: network.training for name, network in module.named_children()}
+    assert {name for name, training in modes.items() if training} == {*TRAINED[stage]} & {*modes}
+    assert len(modes) > 1 or stage == "autoencoder"
+
+
 def test_the_papers_settings_are_the_defaults() -> None:
     with torch.device("meta"):
         module = ECDM()
     o = module.options
+    assert o["weight_decay"] == 0.01
     assert (o["size"], o["lr"], o["sail_weight"], o["steps"], o["guidance"], o["eta"]) == (512, 5e-5, 0.1, 50, 7.5, 0)
     assert (o["sail"], o["sail_tap"], o["sail_max_timestep"], o["sail_detached"]) == (True, "decoder", 1000, False)
     assert (o["acda"], o["acda_radius"], o["acda_window"], o["acda_amp"]) == (True, 4, "square", "linear")

@@ -249,6 +249,14 @@ def test_a_base_is_loaded_trained_on_and_saved_nowhere(hub: dict[str, Any], tmp_
     assert set(again.held) == {"codec", "text", "unet"}  # no teacher to complete an image
 
 
+def test_a_base_moves_with_the_module(hub: dict[str, Any]) -> None:
+    module = ECDM(**hub)
+    module.load_base(teacher=True)
+    assert set(module.held) == {"codec", "text", "unet", "teacher"}
+    module.to("meta")
+    assert {p.device.type for network in module.held.values() for p in network.parameters()} == {"meta"}
+
+
 def test_the_student_starts_from_its_source_and_not_when_it_is_resumed(hub: dict[str, Any], tmp_path: Path) -> None:
     module = ECDM(**{**hub, "lr": 0.0, "weight_decay": 0.0})
     fit(module, captioned())

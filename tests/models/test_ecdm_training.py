@@ -57,7 +57,7 @@ def test_each_stage_reaches_all_of_its_own_parameters_and_no_others(
 
 @pytest.mark.parametrize("muon_lr", [0.0, 0.01])
 def test_20_the_optimizers_have_the_students_parameters_alone(muon_lr: float) -> None:
-    module = make(muon_lr=muon_lr)
+    module = make(muon_lr=muon_lr, weight_decay=0.02)
     before = states(module)
     fit(module, edged(), max_steps=2)
     made = module.by_name
@@ -67,6 +67,7 @@ def test_20_the_optimizers_have_the_students_parameters_alone(muon_lr: float) ->
     assert changed(module, before) == {"student"}
     assert isinstance(made["student"], torch.optim.AdamW)
     assert made["student"].param_groups[0]["betas"] == (0.9, 0.999)
+    assert {group["weight_decay"] for optimizer in made.values() for group in optimizer.param_groups} == {0.02}
 
 
 def test_muon_takes_the_matrices_of_what_a_stage_trains_and_steps_with_the_rest_of_it() -> None:
@@ -148,6 +149,9 @@ def test_the_students_loss_is_eq_12(tap: str, weight: float, prediction: str, mo
     sail: dict[str, Any] = {"sail_tap": tap, "sail_weight": weight}
     module, batch = make(lively=True, prediction=prediction, prompt_dropout=0.0, **sail, **NEVER), edged()
     monkeypatch.setattr(stages, "start", lambda module: None)
+    for network in (module.student, module.teacher):  # so much that a wrong hint shows
+        for parameter in network.controlnet_cond_embedding.parameters():
+            parameter.data.mul_(10)
     losses: list[float] = []
     monkeypatch.setattr(module, "_minimize", lambda names, loss: losses.append(loss.item()))
     made = fit(module, batch, **ONCE)
@@ -157,15 +161,21 @@ def test_the_students_loss_is_eq_12(tap: str, weight: float, prediction: str, mo
         c = module.text(batch["caption"])
         hint = inpainting_hint(batch["image"], batch["mask"])
         down, mid = module.student(x, t, c, hint, return_dict=False)
-        down_T, mid_T = module.teacher(x, t, c, batch["edge"].expand(-1, 3, -1, -1), return_dict=False)
         state = encode(module.unet, x, t, c)
         predicted, features = decode(module.unet, state, down, mid)
-        taps = (
-            (features, decode(module.unet, state, down_T, mid_T)[1])
-            if tap == "decoder"
-            else ([*down, mid], [*down_T, mid_T])
-        )
-        soft = sum((a - b).abs().mean().item() for a, b in zip(*taps, strict=True)) / len(taps[0])
+
+        def soft_of(edges: Tensor) -> float:
+            down_T, mid_T = module.teacher(x, t, c, edges, return_dict=False)
+            taps = (
+                (features, decode(module.unet, state, down_T, mid_T)[1])
+                if tap == "decoder"
+                else ([*down, mid], [*down_T, mid_T])
+            )
+            return sum((a - b).abs().mean().item() for a, b in zip(*taps, strict=True)) / len(taps[0])
+
+        edges = batch["edge"].expand(-1, 3, -1, -1)
+        soft = soft_of(edges)
+        assert soft_of(0 * edges) != pytest.approx(soft, rel=1e-2)
         whole = module.unet(
             x, t, c, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
         )[0]
@@ -198,6 +208,20 @@ def test_the_unets_encoder_runs_once_a_step_and_its_decoder_twice() -> None:
     module.unet.up_blocks[-1].resnets[-1].register_forward_hook(lambda *_: calls.append("decoder"))
     fit(module, edged())
     assert calls == ["encoder", "decoder", "decoder"]
+
+
+def test_an_autoencoders_latents_are_drawn_from_their_posterior() -> None:
+    module, batch = make(codec="kl"), edged()
+    noise = Noise(batch["id"], 5)
+    made = stages.noised(module, batch["image"], noise)
+    alpha = module.alphas[made.t][:, None, None, None]
+    with torch.no_grad():
+        z, x = (made.x - (1 - alpha).sqrt() * made.ε) / alpha.sqrt(), batch["image"] * 2 - 1
+        drawn = module.codec.encode(x, noise.normal("posterior", z.shape[1:]))
+        clear = alpha.flatten() > 0.01  # else the division leaves few digits
+    assert clear.any()
+    torch.testing.assert_close(z[clear], drawn[clear], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(z[clear], module.codec.encode(x)[clear], atol=1e-2)
 
 
 # --- the codec --------------------------------------------------------------------------------------------------------

@@ -154,7 +154,12 @@ class ZooCLI(LightningCLI):
             settings["strategy"] = DDP  # two networks with manual optimization: plain ddp fails on either's turn
         if settings["logger"] in (None, True):
             settings["logger"] = CSVLogger(self._folder, name="log") if self._log else False
-        return self._instantiate_trainer(settings, list(self.callbacks))
+        trainer = self._instantiate_trainer(settings, list(self.callbacks))
+        precision = str(trainer.precision)
+        if precision.endswith("-true") and precision != "32-true":
+            what = f"precision {precision} changes the type of the weights, which are float32"
+            raise UsageError(what, "trainer.precision", "bf16-mixed, 16-mixed or 32-true")
+        return trainer
 
     @property
     def class_path(self) -> str:

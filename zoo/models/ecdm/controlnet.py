@@ -102,6 +102,7 @@ class ECDMControlNet(ControlNetModel):  # type: ignore[misc]
                 self.config["cross_attention_dim"], self.spectrum.channels, acda_channels
             )
         self.set_attn_processor(processors)
+        self._attending = list(layers.values())
 
     def _layers(self, blocks: Sequence[int] | None) -> dict[str, Any]:
         """The attention layers of the named down blocks, by name."""
@@ -162,7 +163,13 @@ class ECDMControlNet(ControlNetModel):  # type: ignore[misc]
             cross_attention_kwargs: May hold `freq_kv`, what `precompute` made of this hint; it is made where it lacks.
             guess_mode: As there.
             return_dict: As there.
+
+        Raises:
+            UsageError: ACDA is there and its attention processors were replaced.
         """
+        if not all(isinstance(layer.processor, ACDAProcessor) for layer in self._attending):
+            what = "diffusers has replaced attention processors of the student, and ACDA with them"
+            raise UsageError(what, remedy="leave out enable_attention_slicing and the like: attention here is fused")
         extra = dict(cross_attention_kwargs or {})
         if "freq_kv" not in extra:
             extra["freq_kv"] = self.precompute(controlnet_cond)

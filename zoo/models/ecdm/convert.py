@@ -38,7 +38,8 @@ class Layout:
     Attributes:
         prefix: Before the names of its tensors.
         whole: Whether it has ACDA's tensors.
-        options: Constructor arguments that make the student compute what that network does.
+        options: Constructor arguments that make the student compute what that network does, but for the phases of
+            removed frequencies, which are arbitrary there and zero here.
     """
 
     prefix: str
@@ -77,7 +78,7 @@ def student_from_upstream(source: Path | Mapping[str, Tensor], kind: str, **chan
     """The student with published weights, in evaluation mode.
 
     Of `controlnet` ACDA is new, and computes nothing as yet; so does the mask channel with `conditioning_channels=4`.
-    Of `ecdm` all comes from the file, and the options are the released code's.
+    Of `ecdm` all comes from the file, and the options are the released code's (see `Layout`).
 
     Args:
         source: The file, or the tensors in it.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoo.errors import WeightsError, unknown_name
 
 if TYPE_CHECKING:
-    import torch
     from transformers import CLIPTokenizer
 
 IDS, LENGTH = 49408, 77  # of CLIP's tokenizer
@@ -62,80 +60,73 @@ PARTS = {
         (("vocab.json", "tokenizer.json"), ("merges.txt", "tokenizer.json")),
     ),
 }
-_YES = {"1", "ON", "YES", "TRUE"}  # how huggingface_hub reads its own switches
 _shown: set[str] = set()
 
 
-def load(part: str, source: str, *, local_files_only: bool = True, dtype: torch.dtype | None = None) -> Any:
-    """A published network, every tensor of which comes from the files; in evaluation mode.
+def load(part: str, source: str) -> Any:
+    """A published network, every tensor of which comes from the files; float32, in evaluation mode.
 
     Args:
         part: A key of `PARTS`, but `tokenizer` (see `load_tokenizer`).
         source: A folder as diffusers writes it, of a pipeline or of the network alone; or the id of a repository.
-        local_files_only: Whether only files on this machine are read; False fetches what is missing.
-        dtype: The type of its weights; float32 where None.
 
     Raises:
-        WeightsError: It is not there, cannot be fetched, is damaged, or lacks tensors.
+        WeightsError: It is not there, is damaged, or lacks tensors.
     """
     import torch
 
     kind = _part(part)
-    folder = locate(part, source, local_files_only)
+    folder = locate(part, source)
     cls = getattr(importlib.import_module(kind.module), kind.name)
     options: dict[str, Any] = {"local_files_only": True, "output_loading_info": True}
     if kind.module == "transformers":
-        options["dtype"] = dtype or torch.float32
+        options["dtype"] = torch.float32
     else:  # low_cpu_mem_usage wants accelerate, and says so at every load
-        options |= {"torch_dtype": dtype or torch.float32, "low_cpu_mem_usage": False}
+        options |= {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     try:
         network, info = _quietly(lambda: cls.from_pretrained(str(folder), **options))
     except Exception as error:  # damage shows as any of half a dozen errors
         what = f"the {part} of '{source}' cannot be read: {_line(error)}"
-        raise WeightsError(what, str(folder), _remedy(source)) from error
+        raise WeightsError(what, str(folder), _remedy(part, source)) from error
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         what = f"the {part} of '{source}' lacks {len(lacking)} tensors: {', '.join(lacking[:3])}"
-        raise WeightsError(what, str(folder), _remedy(source))
+        raise WeightsError(what, str(folder), _remedy(part, source))
     return network.eval()
 
 
-def load_tokenizer(
-    source: str, *, local_files_only: bool = True, ids: int = IDS, length: int = LENGTH
-) -> CLIPTokenizer:
+def load_tokenizer(source: str, *, ids: int = IDS, length: int = LENGTH) -> CLIPTokenizer:
     """CLIP's tokenizer, checked: without its files transformers gives one that knows two words, and says nothing.
 
     Args:
         source: As in `load`.
-        local_files_only: As in `load`.
         ids: How many ids it must have: those of the text encoder it is for.
         length: How many ids per caption.
 
     Raises:
         WeightsError: It is not there, or of another size.
     """
-    folder = locate("tokenizer", source, local_files_only)
+    folder = locate("tokenizer", source)
     from transformers import CLIPTokenizer
 
     try:
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         what = f"the tokenizer of '{source}' cannot be read: {_line(error)}"
-        raise WeightsError(what, str(folder), _remedy(source)) from error
+        raise WeightsError(what, str(folder), _remedy("tokenizer", source)) from error
     found = (len(tokenizer), tokenizer.model_max_length)
     if found != (ids, length):
         what = f"the tokenizer of '{source}' has {found[0]} ids and captions of {found[1]}, not {ids} and {length}"
-        raise WeightsError(what, str(folder), _remedy(source))
+        raise WeightsError(what, str(folder), _remedy("tokenizer", source))
     return tokenizer
 
 
-def locate(part: str, source: str, local_files_only: bool = True) -> Path:
+def locate(part: str, source: str) -> Path:
     """The folder with the files of a part of a pipeline; says once per repository under what licence they are.
 
     Args:
         part: A key of `PARTS`.
         source: As in `load`.
-        local_files_only: As in `load`.
 
     Raises:
         WeightsError: Files are missing; the one error says which, where they were looked for, and how to get them.
@@ -148,12 +139,9 @@ def locate(part: str, source: str, local_files_only: bool = True) -> Path:
         cached = _cached(source)
         tried = (cached or _cache(source)) / kind.folder
     lacking = _lacking(tried, kind, part)
-    if lacking and not path.is_dir() and not local_files_only and not _offline():
-        tried = _fetch(source, kind, part) / kind.folder
-        lacking = _lacking(tried, kind, part)
     if lacking:
         what = f"the {part} of '{source}' is not here: no {lacking}"
-        raise WeightsError(what, str(tried), _remedy(source))
+        raise WeightsError(what, str(tried), _remedy(part, source))
     _show_licence(source)
     return tried
 
@@ -197,33 +185,6 @@ def _cache(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
-def _fetch(repository: str, kind: Part, part: str) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        there = {
-            file.rfilename: file.size or 0
-            for file in HfApi().model_info(repository, files_metadata=True).siblings or []
-        }
-        prefix = f"{kind.folder}/" if kind.folder else ""
-        groups = (("config.json",), *kind.weights) if part != "tokenizer" else ()
-        wanted = [next((prefix + n for n in names if prefix + n in there), prefix + names[0]) for names in groups]
-        if part == "tokenizer":
-            wanted = [name for name in there if name.startswith(prefix)]
-        size = sum(there.get(name, 0) for name in wanted) / 1e6
-        logging.getLogger(__name__).warning("downloading the %s of %s: %.1f MB", part, repository, size)
-        return Path(snapshot_download(repository, allow_patterns=wanted))
-    except Exception as error:  # the hub's client changed its errors more than once
-        what = (
-            f"the {part} of '{repository}' is not here and cannot be fetched ({type(error).__name__}: {_line(error)})"
-        )
-        raise WeightsError(what, str(_cached(repository) or _cache(repository)), _remedy(repository)) from error
-
-
-def _offline() -> bool:
-    return any(os.environ.get(name, "").upper() in _YES for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"))
-
-
 def terms(source: str) -> str:
     """A line on the licence of a source, for the weights that are trained from it; of a folder only where it lies."""
     return f"{source}: {LICENCES[source]}" if source in LICENCES else f"that of the weights in '{source}'"
@@ -253,11 +214,22 @@ def _line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _remedy(source: str) -> str:
+def _remedy(part: str, source: str) -> str:
     licence = f" ({LICENCES[source].partition(':')[0]})" if source in LICENCES else ""
     fetch = (
         ""
         if Path(source).expanduser().is_dir()
-        else f"`hf download {source}` fetches it{licence} where there is a network; "
+        else f"`hf download {source} {' '.join(_wanted(part))}` fetches it{licence} where there is a network; "
     )
     return f"{fetch}a local folder as diffusers writes it does, too; ecdm's --preset nano needs no such weights"
+
+
+def _wanted(part: str) -> list[str]:
+    """The files to fetch of a repository: all parts of a pipeline, and not the same weights in five other formats."""
+    parts = [kind for kind in PARTS.values() if bool(kind.folder) == bool(PARTS[part].folder)]
+    files = []
+    for kind in parts:
+        words = kind.folder == "tokenizer"
+        names = ["vocab.json", "merges.txt", "tokenizer_config.json"] if words else ["config.json", kind.weights[0][0]]
+        files += [f"{kind.folder}/{name}".lstrip("/") for name in names]
+    return files

@@ -24,7 +24,7 @@ def halves(empty: Tensor, caption: Tensor, scale: float) -> Tensor:
     """What conditions `guided`'s network: encoded empty prompts, then captions; captions alone where `scale` is 1.
 
     Args:
-        empty: The encoded empty (or negative) prompts, B T c.
+        empty: The encoded empty prompts, B T c.
         caption: The encoded captions, B T c.
         scale: The guidance scale.
     """
@@ -32,7 +32,7 @@ def halves(empty: Tensor, caption: Tensor, scale: float) -> Tensor:
 
 
 def guided(predict: Predictor, scale: float) -> Predictor:
-    """Classifier-free guidance, both halves in one call of the network: e = e_u + s (e_c - e_u).
+    """Classifier-free guidance, both halves in one call of the network: e = e_u + s (e_c - e_u), in float32.
 
     Args:
         predict: Predicts the noise of 2B latents, those under the empty prompt first (see `halves`); of B where
@@ -43,7 +43,7 @@ def guided(predict: Predictor, scale: float) -> Predictor:
         return predict
 
     def both(noisy: Tensor, time: Tensor) -> Tensor:
-        without, under = predict(torch.cat([noisy, noisy]), torch.cat([time, time])).chunk(2)
+        without, under = predict(torch.cat([noisy, noisy]), torch.cat([time, time])).float().chunk(2)
         return without + scale * (under - without)
 
     return both
