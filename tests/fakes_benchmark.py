@@ -62,7 +62,7 @@ class Dots:
 
     def sample(self, index: int) -> Sample:
         if index in self.broken and not os.environ.get("DOTS_MENDED"):
-            raise DataError("the file is damaged", where=f"dots/{index}")
+            raise DataError("the file is damaged", where=f"dots/{index}", remedy="get it again")
         if index in self.deadly and torch.utils.data.get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         draw = numpy_generator("dots", index)

@@ -66,7 +66,7 @@ def test_faults_of_methods_and_images(sound: Rows, tmp_path: Path, capsys: pytes
         if "error" not in row:
             assert numbers(row) == numbers(sound["mean" if method == "mean" else "Mixing", sample])
     for place, text in {
-        ("Mixing", "dots/6"): "the file is damaged",
+        ("Mixing", "dots/6"): "the file is damaged (dots/6); get it again",
         ("Crashing", "dots/3"): "RuntimeError: no idea what this is",
         ("NotANumber", "dots/5"): "not finite",
         ("Exhausted", "dots/2"): "OutOfMemoryError: CUDA out of memory",

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,11 @@ def test_only_object_masks_are_judged(tmp_path: Path) -> None:
 
 
 def test_a_mask_that_cannot_be_drawn_fails_with_its_reason(tmp_path: Path) -> None:
-    made = make_plan("tests.fakes_benchmark:Dots", "file", ["mean"], batch_size=4, size=24, limit=5)
+    with pytest.raises(DataError, match="no mask file"):
+        plan("mean", mask="file")  # tried before any work
+    with pytest.raises(UsageError, match="unknown class of shapes 'nope'"):
+        make_plan("shapes", "class:nope", ["mean"], limit=2)
+    made = replace(plan("mean", batch_size=4, limit=5), mask="file")
     result = run(made, tmp_path / "run")
     assert (result.rows, result.failed) == (0, 5)
     with pytest.raises(DataError) as reason:

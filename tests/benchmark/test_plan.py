@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ from zoo.weights import save_weights
 FAKE = "tests.fakes_benchmark."
 
 
-def plan(*models: str, **options: Any) -> Plan:
-    return make_plan(DATA, "center", [FAKE + m if m[0].isupper() else m for m in models or ("mean",)], **options)
+def plan(*models: str, mask: str = "center", **options: Any) -> Plan:
+    return make_plan(DATA, mask, [FAKE + m if m[0].isupper() else m for m in models or ("mean",)], **options)
 
 
 def fixed() -> Plan:
@@ -62,11 +62,11 @@ def test_places_do_not_change_the_hash() -> None:
 
 
 def test_a_plan_reads_back_as_it_was(tmp_path: Path) -> None:
-    made = plan("mean", "Fake", guidance=("edge",), limit=5)
+    made = plan("mean", f"{__name__}.Guided", guidance=("edge",), limit=5)
     (tmp_path / "plan.json").write_text(made.to_json())
     again = Plan.read(tmp_path)
     assert again == made
-    assert again.hash == made.hash == plan("mean", "Fake", guidance=("edge",), limit=5).hash
+    assert again.hash == made.hash == plan("mean", f"{__name__}.Guided", guidance=("edge",), limit=5).hash
     assert (made.count, made.size, made.dataset) == (5, 64, DATA)
     assert made.name.startswith("Dots-center-")
 
@@ -88,6 +88,9 @@ def test_a_plan_reads_back_as_it_was(tmp_path: Path) -> None:
         (("Drawing",), {"samples": -1}, "at least 0"),
         (("Fake",), {"settings": {FAKE + "Fake": {"stength": 1}}}, "did you mean 'strength'"),
         (("mean",), {"guidance": ("edges",)}, "unknown guidance"),
+        (("mean",), {"guidance": ("edge",)}, "none of these methods can be shown any edge"),
+        (("mean",), {"mask": "object"}, "has no objects here, and every mask 'object' would be the centre"),
+        (("mean",), {"mask": "center,9*object"}, "every mask 'object' would be the centre"),
         (("mean",), {"precision": "16"}, "unknown precision"),
         (("mean",), {"precision": "16-mixed"}, "needs a GPU"),
         (("mean",), {"batch_size": 0}, "batch size must be at least 1"),
@@ -100,6 +103,12 @@ def test_refusals(models: tuple[str, ...], options: dict[str, Any], message: str
     with pytest.raises(UsageError) as caught:
         plan(*models, **options)
     assert message in str(caught.value)
+
+
+class Guided(Fake):
+    """Can be shown edges."""
+
+    uses: ClassVar[frozenset[str]] = frozenset({"edge"})
 
 
 class Choosy(Fake):

@@ -322,6 +322,8 @@ def test_a_cost_pass_is_shown(folder: Path) -> None:
         assert "a &lt;fast> one" in facts
         assert "| method | latency, median (s) | parameters | watts |" in facts
         assert "| mean | 0.25 | 1,234,567 | 3.5 |" in facts
+        shown = render_table(summarize(folder), 120).partition("\ncost (table.md says how")[2]
+        assert re.search(r"mean +0.25 +1,234,567 +3.5\n", shown)
         (folder / "cost.json").write_text('{"methods": {"mean": {"parameters": "many"}}}')
         with pytest.raises(DataError, match="cost pass"):
             write_report(folder)

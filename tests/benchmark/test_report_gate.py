@@ -63,6 +63,12 @@ def test_failures_missing_rows_and_undefined_values_are_not_good_enough() -> Non
     assert misses(summary(float("nan")), parse_bounds("psnr=1")) == ["a: psnr has no value"]
 
 
+def test_where_all_images_failed_a_bound_is_missed_and_not_unknown() -> None:
+    found = summary(failed=9)
+    nothing = {label: replace(method, metrics={}) for label, method in found.methods.items()}
+    assert misses(replace(found, methods=nothing), parse_bounds("psnr=1")) == ["a: 9 images failed and 0 are missing"]
+
+
 @pytest.mark.parametrize("text", ["psmr=1", "b:psnr=1", "hole_ratio_=1"])
 def test_bounds_of_what_is_not_there_are_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -79,7 +79,7 @@ def test_one_file_serves_one_image_whatever_its_name(zoo: Run, drawn: Path) -> N
         ((*METHOD, "--segmentation", "others"), 3, "belongs to any of the 2 images"),
         ((*ONE, "--segmentation", "images/a.png"), 3, "mode RGB, which has no class ids"),
         ((*ONE, "--segmentation", "classes/b.png"), 3, "the segmentation is 40x50, its image 61x45"),
-        ((*ONE, "--edge", "masks/b.png"), 3, "40x50"),
+        ((*ONE, "--edge", "masks/b.png"), 3, "the edge is 40x50"),
         (("inpaint", "--model", "telea", *ONE[3:], "--edge", "edges/a.png"), 2, "'telea' reads no edge"),
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 from conftest import SMALL, Run
 from PIL import Image
 
+from zoo.cli.captions import unknown_words
+
 
 @pytest.fixture
 def pictures(place: Path) -> Path:
@@ -212,6 +214,24 @@ def test_captions_reach_the_methods_that_read_them(zoo: Run, pictures: Path) -> 
     assert read_captions("a red ball", names) == dict.fromkeys(names, "a red ball")
     (pictures / "c.txt").write_text("a red ball\n")
     assert read_captions("c.txt", names) == dict.fromkeys(names, "a red ball")
+
+
+def test_words_that_the_weights_do_not_know_are_named(zoo: Run, pictures: Path) -> None:
+    words = ("inpaint", "--model", "cma", "--image", "images/a.png", "--mask", "masks/a.png", "--out", "out")
+    assert "do not know: cat, dog\n" in zoo(*words, "--caption", "a red Dog, and a cat").err
+    assert "do not know" not in zoo(*words, "--caption", "a red ring").err
+    pieces = {"vocabulary": ["ring"], "tokenizer": "wordpiece"}
+    assert unknown_words(pieces, ["dog"]) == unknown_words({}, ["dog"]) == []
+
+
+def test_what_a_result_cannot_hold_is_said(zoo: Run, pictures: Path) -> None:
+    words = ("inpaint", "--model", "mean", "--mask", "masks/a.png", "--out", "out", "--image")
+    image = Image.open(pictures / "images/a.png")
+    image.convert("RGBA").save(pictures / "clear.png")
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(pictures / "deep.png")
+    assert "clear: transparency is laid over white, also in the known pixels" in zoo(*words, "clear.png").err
+    assert "deep: 16-bit levels become 8-bit" in zoo(*words, "deep.png").err
+    assert "known pixels" not in zoo(*words, "images/a.png").err
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,16 @@ def test_coloured_and_transparent_masks(tmp_path: Path) -> None:
         read_mask(_save(tmp_path / "b.png", Image.new("RGBA", (4, 4), (255, 255, 255, 0))))
 
 
+def test_an_edge_map_is_called_one(tmp_path: Path) -> None:
+    red = _save(tmp_path / "a.png", Image.new("RGB", (4, 4), (255, 0, 0)))
+    with pytest.raises(DataError, match="the edge has colours") as caught:
+        read_mask(red, what="edge")
+    assert caught.value.remedy.endswith("white = edge")
+    small = _save(tmp_path / "b.png", Image.new("L", (4, 4), 255))
+    with pytest.raises(DataError, match="the edge is 4x4"):
+        read_mask(small, (5, 5), what="edge")
+
+
 def test_an_inverted_mask_is_refused_until_told(tmp_path: Path) -> None:
     path = _save(tmp_path / "m.png", Image.fromarray(255 - _square()))
     with pytest.raises(DataError, match="looks inverted") as caught:

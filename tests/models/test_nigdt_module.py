@@ -195,7 +195,7 @@ def test_any_size_is_completed(height: int, width: int, rule: str) -> None:
 
 
 def test_an_image_of_one_cell_is_refused() -> None:
-    with pytest.raises(UsageError, match="twice the encoder's step along one side"):
+    with pytest.raises(UsageError, match="at least 8 pixels along one side"):
         make().complete(scenes(2, 4, 3))
 
 

@@ -329,7 +329,7 @@ def test_features_of_another_size_and_tiny_images_are_refused() -> None:
     g, (h, z, v_l, mask) = make(), inputs()
     with pytest.raises(UsageError, match="v_l is 4x6, and the generator attends at 8x12"):
         g(h, z, v_l[..., ::2, ::2], mask)
-    with pytest.raises(UsageError, match="larger images"):
+    with pytest.raises(UsageError, match="at least 64 pixels"):
         g(h[..., :1, :1], z[..., :1, :1], v_l[..., :4, :4], mask[..., :32, :32])
 
 

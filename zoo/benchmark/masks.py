@@ -11,11 +11,50 @@ from numpy.typing import NDArray
 
 from zoo.benchmark.plan import Plan
 from zoo.benchmark.store import storing
-from zoo.errors import DataError
+from zoo.data.base import Dataset
+from zoo.errors import DataError, UsageError, ZooError
 from zoo.masks import draw_mixture, parse_mixture
 from zoo.masks.manifest import Entry, Manifest, read, verify, write
 
 FILE = "masks.jsonl.gz"
+TRIED = 4
+OF_OBJECTS = ("object", "instance")
+
+
+def check_drawable(data: Dataset, mask: str, seed: int) -> None:
+    """Tries a mask on the first images, so that what can work for none is said before any work.
+
+    Images that cannot be read do not count: their rows will say why.
+
+    Args:
+        data: The images.
+        mask: The kind, or mixture.
+        seed: The seed of the masks.
+
+    Raises:
+        UsageError: It cannot be drawn for any of them, or needs objects and none of them has any: every mask would be
+            the centre's.
+        DataError: What it is drawn from is missing.
+    """
+    from zoo.data.masked import canvas_of
+
+    mixture, errors, canvases = parse_mixture(mask), [], []
+    for index in range(min(TRIED, len(data))):
+        with suppress(Exception):
+            canvases.append(canvas_of(data, data.sample(index)))
+    for canvas in canvases:
+        try:
+            draw_mixture(mixture, canvas, seed)
+        except ZooError as error:
+            errors.append(error)
+    if errors and len(errors) == len(canvases):
+        raise errors[0]
+    named = next((kind for kind in mixture.kinds if kind.partition(":")[0] in OF_OBJECTS), None)
+    if named and canvases and not any(len(canvas.boxes) for canvas in canvases):
+        what = f"'{data.name}' has no objects here, and every mask '{named}' would be the centre"
+        raise UsageError(
+            what, f"mask {mask}", "--mask center or freeform, or file for masks of your own; zoo list masks"
+        )
 
 
 def covers(path: str | Path, ids: Sequence[str], mask: str, mask_seed: int, size: int) -> str:

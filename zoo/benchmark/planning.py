@@ -101,6 +101,7 @@ def make_plan(
         WeightsError: Weights are missing, damaged or of another method.
     """
     _check_options(guidance, precision, {"batch size": batch_size, "threads": threads, "limit": limit or 1})
+    from zoo.benchmark.masks import check_drawable
     from zoo.data import open_dataset
     from zoo.data.masked import editor_of
     from zoo.masks import parse_mixture
@@ -123,7 +124,10 @@ def make_plan(
         raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
     for sample in ids:
         check_text(sample, str(data_root or dataset))
+    _check_guidance(guidance, chosen)
     path, sha = _find_manifest(manifest, [dataset, *map(str, options.values())], split, mask, mask_seed, size, ids)
+    if not path:
+        check_drawable(data, mask, mask_seed)
     as_given: dict[str, Any] = {"seed": seed, "mask_seed": mask_seed, "batch_size": batch_size, "precision": precision}
     as_given |= {"threads": threads, "captions": captions, "samples": samples}
     return Plan(
@@ -331,6 +335,14 @@ def _check_samples(samples: int, methods: Sequence[MethodPlan]) -> None:
         raise UsageError("none of these methods is stochastic: their samples would all be equal", remedy=remedy)
 
 
+def _check_guidance(guidance: Sequence[str], methods: Sequence[MethodPlan]) -> None:
+    from zoo.models import resolve
+
+    for kind in guidance:
+        if not any(kind in resolve(method.name).uses | resolve(method.name).needs for method in methods):
+            raise UsageError(f"none of these methods can be shown any {kind}", "--guidance", "leave it out")
+
+
 def _native_size(methods: Sequence[MethodPlan]) -> int:
     from zoo.models import BASELINES
 
@@ -387,7 +399,7 @@ def _find_manifest(
         path = Path(given)
         missing = covers(path, ids, mask, mask_seed, size)
         if missing:
-            remedy = "make one for this data, mask, seed and size (zoo masks make)"
+            remedy = "name what it holds (--mask, --mask-seed, --size, --limit), or make one for this: zoo masks make"
             raise DataError(f"the manifest does not fit the plan: {missing}", str(path), remedy)
         return str(path.resolve()), sha256(path)
     for parts in dict.fromkeys((tuple(names), (names[0],))):

@@ -36,6 +36,9 @@ def render_table(summary: Summary, width: int = WIDTH) -> str:
         lines += ["", samples_title(summary), *_text_table(partial(samples_grid, summary), width)]
     if edits.edits_grid(summary):
         lines += ["", edits.control(summary), *_text_table(partial(edits.edits_grid, summary), width)]
+    note, costs = read_costs(summary)
+    if note:
+        lines += ["", "cost (table.md says how it was measured)", *_text_table(lambda _: cost_grid(costs), width)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -89,9 +92,10 @@ def notices(summary: Summary) -> list[str]:
         if method.failed:
             found.append(f"FAILED: {label} on {method.failed} of {plan.count} images: {next(iter(method.errors))}")
     if summary.unedited:
+        where = "fidelity" if "colour_fidelity" in summary.metrics else "how far methods moved"
         found.append(
             f"captions not edited: {summary.unedited} of {plan.count} images (their rows say why); "
-            "they do not count in fidelity"
+            f"they do not count in {where}"
         )
     found += edits.warnings(summary)
     strangers = sorted({weights(m) for m in plan.methods if m.trained_on and m.trained_on != plan.dataset})

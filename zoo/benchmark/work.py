@@ -90,6 +90,7 @@ def describe(error: BaseException) -> str:
     """An error in one line, for a row; what UTF-8 has no bytes for is escaped."""
     if isinstance(error, ZooError):
         line = f"{error.what} ({error.where})" if error.where else error.what
+        line += f"; {error.remedy}" if error.remedy else ""
     else:
         line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     return line.encode("utf-8", "backslashreplace").decode()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import DataError
 
@@ -55,3 +56,18 @@ def _lines(content: str, where: str) -> Captions:
             remedy = '{"file": "cat.jpg", "caption": "a cat"}'
             raise DataError(f"this line is no caption: {error}", f"{where}, line {number}", remedy) from error
     return found
+
+
+def unknown_words(arguments: Mapping[str, Any], captions: Iterable[str]) -> list[str]:
+    """The words that a method with a vocabulary of whole words reads as one and the same unknown word.
+
+    Args:
+        arguments: The method's constructor arguments.
+        captions: What it is to read.
+    """
+    from zoo.words import split
+
+    known = {*(arguments.get("vocabulary") or ())}
+    if not known or arguments.get("tokenizer", "word") != "word":  # pieces spell any word
+        return []
+    return sorted({word for caption in captions for word in split(caption)} - known)

@@ -78,7 +78,7 @@ def read_guides(paths: Mapping[str, Path], size: tuple[int, int]) -> dict[str, N
 
     made = {}
     if "edge" in paths:
-        made["edge"] = read_mask(paths["edge"], size, threshold=128, invert=False)
+        made["edge"] = read_mask(paths["edge"], size, threshold=128, invert=False, what="edge")
     if "segmentation" in paths:
         made["segmentation"] = read_segmentation(paths["segmentation"], size)
     return made

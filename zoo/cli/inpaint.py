@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.cli.captions import Captions, read_captions
+from zoo.cli.captions import Captions, read_captions, unknown_words
 from zoo.cli.evaluate import own_path
 from zoo.cli.expand import check_preset, one
 from zoo.cli.files import save_png
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoo.module import InpaintingModule
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+SHOWN = 8  # unknown words
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,14 @@ def run(arguments: Namespace) -> int:
     guides = pair_guides({kind: getattr(arguments, kind) for kind in GUIDES}, jobs)
     _spare([*(path for paths in guides.values() for path in paths.values()), *_caption_files(arguments.caption)], jobs)
     check_guides({kind for paths in guides.values() for kind in paths}, module, str(name))
+    from zoo.data.image import reduced
+
     failures = 0
     with Meter("inpaint", len(jobs)) as meter:
         for index, job in enumerate(jobs, 1):
             try:
+                if lost := reduced(job.image):
+                    meter.say(f"zoo inpaint: {job.name}: {lost}, also in the known pixels of the result")
                 complete(module, job, captions.get(job.name, ""), arguments, guides[job.name])
             except DataError as error:
                 if len(jobs) == 1:
@@ -136,7 +141,12 @@ def _captions(arguments: Namespace, module: InpaintingModule, jobs: Sequence[Job
         return {}
     if not wanted:
         print("zoo inpaint: this method reads no captions; --caption has no effect", file=sys.stderr)
-    return read_captions(arguments.caption, {job.name: job.image.name for job in jobs})
+    captions = read_captions(arguments.caption, {job.name: job.image.name for job in jobs})
+    unknown = unknown_words(module.hparams, captions.values()) if wanted else []
+    if unknown:
+        some = ", ".join(unknown[:SHOWN]) + f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN)
+        print(f"zoo inpaint: the captions have words that these weights do not know: {some}", file=sys.stderr)
+    return captions
 
 
 def _caption_files(text: str | None) -> list[Path]:

@@ -183,7 +183,7 @@ def benchmark_parser() -> Parser:
     add("--features-files", metavar="NET=FILE,...", help="their networks' weights: inception, alexnet, vgg16, clip")
     add("--preset", metavar="NAME", help=f"whose weights: {PRESETS}")
     add("--weights", metavar="NAME=FILE", type=named_path, action="append", default=[], help="your own; repeatable")
-    add("--limit", metavar="N", type=positive, help="the first N images only")
+    add("--limit", metavar="N", type=positive, help="the first N images only; shapes draws as many as are asked for")
     add("--fit", action="store_true", help="first train what has no weights at all; shipped nano weights count")
     add("--cost", action="store_true", help="then measure time, memory, parameters and MACs, each method by itself")
     add("--size", metavar="N", type=positive, help="image size; default the smallest native one")

@@ -94,6 +94,8 @@ def _find(source: str, preset: str | None) -> Path:
 
 
 def _verify(arguments: Namespace) -> int:
+    from safetensors.torch import load_file
+
     from zoo.cli.pull import recorded_hash
     from zoo.weights import load_weights, sha256
 
@@ -105,11 +107,12 @@ def _verify(arguments: Namespace) -> int:
         if wanted and wanted.lower() != found:
             raise WeightsError(f"the hash is {found}, not {wanted} as {whose} says", str(path), "get the file again")
     module = load_weights(path, any_stage=True)
-    broken = [name for name, tensor in module.state_dict().items() if not bool(tensor.isfinite().all())]
+    stored = load_file(str(path))
+    broken = [name for name, tensor in stored.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise WeightsError(f"{len(broken)} tensors hold NaN or infinity: {', '.join(broken[:3])}", where=str(path))
     facts = facts_of(path, "verified")
-    parameters = sum(p.numel() for p in module.parameters())
+    parameters = sum(p.numel() for name, p in module.named_parameters() if name in stored)
     if arguments.json:
         from zoo.weights import read_header
 

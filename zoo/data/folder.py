@@ -186,7 +186,7 @@ def _masks(images: dict[str, Path], folder: Path, *, required: bool) -> dict[str
         raise DataError(
             f"{len(without)} of {len(images)} images have no mask: {', '.join(without[:3])}",
             where=str(folder),
-            remedy="a mask has its image's name, such as masks/cat.png for cat.jpg",
+            remedy="a mask has its image's name, such as masks/cat.png for cat.jpg; or take the folder away",
         )
     return {name: masks[name] for name in images}
 
@@ -212,7 +212,7 @@ def _captions(images: dict[str, Path], folder: Path) -> dict[str, tuple[str, ...
             raise DataError(
                 f"{len(names)} {problem}: {', '.join(names[:3])}",
                 where=str(path),
-                remedy="one line for every image, by its file name",
+                remedy="one line for every image, by its file name; or take the file away",
             )
     return captions
 

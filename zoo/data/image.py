@@ -59,12 +59,25 @@ def decode_image(file: BinaryIO, where: str | Path) -> NDArray[np.uint8]:
         return np.array(picture.convert("RGB"))
 
 
+def reduced(path: str | Path) -> str:
+    """What `read_image` does not keep of a picture, in words; empty where it keeps all levels.
+
+    Raises:
+        DataError: As of `read_image`.
+    """
+    with _file(path, "image") as file, _decoding(path, "image"), Image.open(file) as opened:
+        if opened.mode in DEEP:
+            return "16-bit levels become 8-bit"
+        return "transparency is laid over white" if opened.has_transparency_data else ""
+
+
 def read_mask(
     path: str | Path,
     size: tuple[int, int] | None = None,
     *,
     threshold: int | None = None,
     invert: bool | None = None,
+    what: str = "mask",
 ) -> NDArray[np.uint8]:
     """Reads a mask file: white (255, or 1) is the hole, black the known part.
 
@@ -76,6 +89,7 @@ def read_mask(
         size: Height and width it must have, those of its image; None accepts any.
         threshold: Levels from this one (1 to 255) upwards are the hole; None accepts black and white only.
         invert: True where black marks the hole; False where white does, beyond doubt; None checks that it looks so.
+        what: What errors call it: an edge map is such a file, too, white being the edge.
 
     Returns:
         H x W uint8 in {0, 1}, 1 = hole.
@@ -87,13 +101,13 @@ def read_mask(
     """
     if threshold is not None and not 1 <= threshold <= 255:
         raise UsageError(f"mask_threshold must be from 1 to 255, got {threshold}")
-    with _file(path, "mask") as file:
-        levels = _mask_levels(_load(file, path, "mask"), path)
+    with _file(path, what) as file:
+        levels = _mask_levels(_load(file, path, what), path, what)
     if size is not None and levels.shape != tuple(size):
         raise DataError(
-            f"the mask is {_size(levels.shape)}, its image {_size(size)} (width x height)",
+            f"the {what} is {_size(levels.shape)}, its image {_size(size)} (width x height)",
             where=str(path),
-            remedy="save the mask at the size of its image; nothing is resized silently",
+            remedy=f"save the {what} at the size of its image; nothing is resized silently",
         )
     if threshold is not None:
         hole = (levels >= threshold).astype(np.uint8)
@@ -203,20 +217,23 @@ def _levels(picture: Image.Image, path: str | Path) -> NDArray[np.uint8]:
     return levels
 
 
-def _mask_levels(picture: Image.Image, path: str | Path) -> NDArray[np.uint8]:
+def _mask_levels(picture: Image.Image, path: str | Path, what: str) -> NDArray[np.uint8]:
     if picture.mode in DEEP or picture.mode == "F":
         return _levels(picture, path)
-    with _decoding(path, "mask"):
+    white = "hole" if what == "mask" else what
+    with _decoding(path, what):
         opacity = np.asarray(picture.convert("RGBA"))[..., 3] if picture.has_transparency_data else None
         colours = np.asarray(picture.convert("RGB"))
     if opacity is not None and opacity.min() < 255:
         raise DataError(
-            "the mask is transparent, which leaves open what is the hole",
+            f"the {what} is transparent, which leaves open what is the {white}",
             where=str(path),
             remedy="save it in black and white, without an alpha channel",
         )
     if (colours != colours[..., :1]).any():
-        raise DataError("the mask has colours", where=str(path), remedy="save it in black and white, white = hole")
+        raise DataError(
+            f"the {what} has colours", where=str(path), remedy=f"save it in black and white, white = {white}"
+        )
     return np.ascontiguousarray(colours[..., 0])
 
 

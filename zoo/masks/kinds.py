@@ -102,14 +102,14 @@ _TABLE = (
     ),
     _kind(
         "object",
-        "one object's box; object:segmentation[:R] its segment dilated by R pixels at 256 (5)",
+        "one object's box; object:segmentation[:R] its segment dilated by R pixels at 256 (5); the centre without",
         _draw_object,
         options.segmentation,
         ("object", "object:segmentation"),
     ),
     _kind(
         "instance",
-        "instance[:R], any object's segment, all as likely, dilated by R pixels at 256 (5)",
+        "instance[:R], any object's segment, all as likely, dilated by R pixels at 256 (5); the centre without",
         lambda canvas, kind, seed, option: objects.instance(canvas, kind, seed, options.dilation(option)),
         options.dilation,
     ),

@@ -119,7 +119,8 @@ class Generator(nn.Module):
         """
         height, width = (n // self.options.patch for n in x_m.shape[-2:])
         if height * width < 2:
-            raise UsageError(f"cma needs images of at least {2 * self.options.patch} pixels along one side")
+            side = 2 * self.options.patch
+            raise UsageError(f"cma needs images of at least {side} pixels along one side", remedy=f"--size {side}")
         prior = V.transpose(1, 2).reshape(len(V), -1, height, width)
         v = self.down(self._down_input(x_m, M, V, prior))
         x = torch.cat([v, self.skip(prior)], 1)

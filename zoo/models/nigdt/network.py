@@ -136,7 +136,8 @@ class Generator(nn.Module):
                 size at which the attention stands.
         """
         if h.shape[-2] * h.shape[-1] < 2:
-            raise UsageError("nigdt needs larger images", remedy="at least twice the encoder's step along one side")
+            side = 2 * mask.shape[-1] // h.shape[-1]
+            raise UsageError(f"nigdt needs images of at least {side} pixels along one side", remedy=f"--size {side}")
         x = self._told(0, self.project_h(h) + self.project_z(z), mask)
         images: list[Tensor] = []
         for k, layer in enumerate(self.layers, start=1):
