@@ -300,7 +300,7 @@ def test_only_object_masks_are_judged(tmp_path: Path) -> None:
 
 
 def test_a_mask_that_cannot_be_drawn_fails_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no mask file"):
+    with pytest.raises(UsageError, match="no mask file"):
         plan("mean", mask="file")  # tried before any work
     with pytest.raises(UsageError, match="unknown class of shapes 'nope'"):
         make_plan("shapes", "class:nope", ["mean"], limit=2)

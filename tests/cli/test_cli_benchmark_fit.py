@@ -12,9 +12,10 @@ from conftest import SMALL, Run
 
 from tests.fakes import tiny_coco
 from zoo.cli.benchmark import asked_runs
-from zoo.cli.benchmark_fit import fit_commands, train
+from zoo.cli.benchmark_fit import fit_commands, fit_missing, train
 from zoo.cli.interrupt import Stopped
 from zoo.cli.parsers import benchmark_parser
+from zoo.errors import UsageError
 
 TRAIN = "zoo.cli.benchmark_fit.train"
 
@@ -47,6 +48,15 @@ def test_only_methods_that_the_data_serve_are_trained(place: Path, monkeypatch: 
     assert set(fit_commands(silent)) == {"toy"}
     assert set(fit_commands({**silent, "models": ["reader"]})) == {"reader"}, "it was named: `zoo fit` says why not"
     assert set(fit_commands({**silent, "models": ["toy", "reader"], "leave_out": True})) == {"toy"}
+
+
+def test_nothing_is_trained_for_masks_that_the_data_cannot_have(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.cli.benchmark_fit.train", lambda words: pytest.fail("it trains"))
+    run = {"dataset": "tests.fakes_benchmark:Dots", "models": ["toymethod.Toy"]}
+    with pytest.raises(UsageError, match="has an object"):
+        fit_missing([run, {**run, "mask": "class:dog"}])
+    monkeypatch.setattr("zoo.cli.benchmark_fit.train", lambda words: 0)
+    assert fit_missing([run, {**run, "mask": "center"}]) == {}, "one of the runs can be"
 
 
 def test_methods_are_trained_then_compared_with_these_weights(

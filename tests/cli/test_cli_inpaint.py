@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import SMALL, Run
@@ -220,6 +221,7 @@ def test_words_that_the_weights_do_not_know_are_named(zoo: Run, pictures: Path) 
     words = ("inpaint", "--model", "cma", "--image", "images/a.png", "--mask", "masks/a.png", "--out", "out")
     assert "do not know: cat, dog\n" in zoo(*words, "--caption", "a red Dog, and a cat").err
     assert "do not know" not in zoo(*words, "--caption", "a red ring").err
+    assert unknown_words({"vocabulary": ["ring"]}, ["красный круг", "", "ring"]) == ["красный круг"]
     pieces = {"vocabulary": ["ring"], "tokenizer": "wordpiece"}
     assert unknown_words(pieces, ["dog"]) == unknown_words({}, ["dog"]) == []
 
@@ -227,11 +229,17 @@ def test_words_that_the_weights_do_not_know_are_named(zoo: Run, pictures: Path) 
 def test_what_a_result_cannot_hold_is_said(zoo: Run, pictures: Path) -> None:
     words = ("inpaint", "--model", "mean", "--mask", "masks/a.png", "--out", "out", "--image")
     image = Image.open(pictures / "images/a.png")
-    image.convert("RGBA").save(pictures / "clear.png")
+    image.convert("RGBA").save(pictures / "opaque.png")
+    clear = image.convert("RGBA")
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    clear.save(pictures / "clear.png")
+    cv2.imwrite(str(pictures / "colours.png"), np.asarray(image).astype(np.uint16) * 257)
     Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(pictures / "deep.png")
     assert "clear: transparency is laid over white, also in the known pixels" in zoo(*words, "clear.png").err
-    assert "deep: 16-bit levels become 8-bit" in zoo(*words, "deep.png").err
-    assert "known pixels" not in zoo(*words, "images/a.png").err
+    for name in ("deep", "colours"):
+        assert f"{name}: 16-bit levels become 8-bit" in zoo(*words, f"{name}.png").err
+    for name in ("opaque", "images/a"):
+        assert "known pixels" not in zoo(*words, f"{name}.png").err
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,17 @@ def test_a_run_that_cannot_be_is_left_out(zoo: Run, place: Path) -> None:
     assert zoo("benchmark", "--captions", "deranged", *words).code == 2
 
 
+def test_data_without_objects_have_the_runs_that_need_none(zoo: Run, place: Path, costs: list[str]) -> None:
+    words = ("--dataset", "tests.fakes_benchmark:Dots", "--models", "mean", "--limit", 2, "--size", 24)
+    done = zoo("benchmark", "--suite", "full", *words)
+    assert done.code == 0, done.err
+    assert "a run of the suite is left out: none of the first 2 images of 'dots' has an object" in done.err
+    assert {path.name.split("-")[1] for path in (place / "runs").iterdir()} == {"freeform", "center"}
+    alone = zoo("benchmark", *words)
+    assert alone.code == 2
+    assert "left out" not in alone.err
+
+
 def test_the_cost_is_added_to_a_run_that_is_there(zoo: Run, place: Path, costs: list[str]) -> None:
     words = ("benchmark", "--models", "mean,telea", "--limit", 2, "--size", 32, "--out", "run")
     assert zoo(*words).code == 0

@@ -17,14 +17,14 @@ from zoo.masks import draw_mixture, parse_mixture
 from zoo.masks.manifest import Entry, Manifest, read, verify, write
 
 FILE = "masks.jsonl.gz"
-TRIED = 4
+TRIED = 64
 OF_OBJECTS = ("object", "instance")
 
 
 def check_drawable(data: Dataset, mask: str, seed: int) -> None:
     """Tries a mask on the first images, so that what can work for none is said before any work.
 
-    Images that cannot be read do not count: their rows will say why.
+    One image that can have it is enough, and images that cannot be read do not count: rows will say what is wrong.
 
     Args:
         data: The images.
@@ -32,29 +32,32 @@ def check_drawable(data: Dataset, mask: str, seed: int) -> None:
         seed: The seed of the masks.
 
     Raises:
-        UsageError: It cannot be drawn for any of them, or needs objects and none of them has any: every mask would be
-            the centre's.
-        DataError: What it is drawn from is missing.
+        UsageError: It cannot be drawn for any of them, or it is of objects and none of them has any: every mask would
+            be the centre's.
     """
     from zoo.data.masked import canvas_of
 
-    mixture, errors, canvases = parse_mixture(mask), [], []
+    mixture = parse_mixture(mask)
+    named = next((kind for kind in mixture.kinds if kind.partition(":")[0] in OF_OBJECTS), None)
+    problem, read, drawn, peopled = None, 0, False, named is None
     for index in range(min(TRIED, len(data))):
         with suppress(Exception):
-            canvases.append(canvas_of(data, data.sample(index)))
-    for canvas in canvases:
-        try:
-            draw_mixture(mixture, canvas, seed)
-        except ZooError as error:
-            errors.append(error)
-    if errors and len(errors) == len(canvases):
-        raise errors[0]
-    named = next((kind for kind in mixture.kinds if kind.partition(":")[0] in OF_OBJECTS), None)
-    if named and canvases and not any(len(canvas.boxes) for canvas in canvases):
-        what = f"'{data.name}' has no objects here, and every mask '{named}' would be the centre"
-        raise UsageError(
-            what, f"mask {mask}", "--mask center or freeform, or file for masks of your own; zoo list masks"
-        )
+            canvas = canvas_of(data, data.sample(index))
+            read += 1
+            try:
+                draw_mixture(mixture, canvas, seed)
+            except ZooError as error:
+                problem = problem or error
+            else:
+                drawn, peopled = True, peopled or len(canvas.boxes) > 0
+        if drawn and peopled:
+            return
+    if problem is not None and not drawn:
+        raise UsageError(problem.what, problem.where, problem.remedy)
+    if drawn:
+        what = f"none of the first {read} images of '{data.name}' has an object: masks '{named}' would be the centre's"
+        remedy = "--mask center, freeform, or file for your own masks; see zoo list masks"
+        raise UsageError(what, f"mask {mask}", remedy)
 
 
 def covers(path: str | Path, ids: Sequence[str], mask: str, mask_seed: int, size: int) -> str:

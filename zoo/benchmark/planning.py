@@ -101,7 +101,6 @@ def make_plan(
         WeightsError: Weights are missing, damaged or of another method.
     """
     _check_options(guidance, precision, {"batch size": batch_size, "threads": threads, "limit": limit or 1})
-    from zoo.benchmark.masks import check_drawable
     from zoo.data import open_dataset
     from zoo.data.masked import editor_of
     from zoo.masks import parse_mixture
@@ -119,15 +118,10 @@ def make_plan(
     editor_of(data, captions, mask)
     chosen = _served(chosen, left_out, data, optional=leave_out or models is None)
     _check_samples(samples, chosen)
-    ids = list(data.ids)
-    if not ids:
-        raise DataError(f"dataset '{dataset}' has no images here", where=str(data_root or ""))
-    for sample in ids:
-        check_text(sample, str(data_root or dataset))
-    _check_guidance(guidance, chosen)
+    _check_guidance(guidance, chosen, left_out)
+    ids = _ids(data, str(data_root or dataset))
     path, sha = _find_manifest(manifest, [dataset, *map(str, options.values())], split, mask, mask_seed, size, ids)
-    if not path:
-        check_drawable(data, mask, mask_seed)
+    _check_masks(data, mask, mask_seed, path)
     as_given: dict[str, Any] = {"seed": seed, "mask_seed": mask_seed, "batch_size": batch_size, "precision": precision}
     as_given |= {"threads": threads, "captions": captions, "samples": samples}
     return Plan(
@@ -335,12 +329,13 @@ def _check_samples(samples: int, methods: Sequence[MethodPlan]) -> None:
         raise UsageError("none of these methods is stochastic: their samples would all be equal", remedy=remedy)
 
 
-def _check_guidance(guidance: Sequence[str], methods: Sequence[MethodPlan]) -> None:
+def _check_guidance(guidance: Sequence[str], methods: Sequence[MethodPlan], left_out: Mapping[str, str]) -> None:
     from zoo.models import resolve
 
     for kind in guidance:
-        if not any(kind in resolve(method.name).uses | resolve(method.name).needs for method in methods):
-            raise UsageError(f"none of these methods can be shown any {kind}", "--guidance", "leave it out")
+        if not any(kind in resolve(method.name).uses for method in methods):
+            lost = "".join(f"; left out: {name} ({why})" for name, why in left_out.items())
+            raise UsageError(f"no method here has {kind} as optional guidance{lost}", "--guidance", "leave it out")
 
 
 def _native_size(methods: Sequence[MethodPlan]) -> int:
@@ -381,6 +376,15 @@ def _served(
     return served
 
 
+def _ids(data: Dataset, where: str) -> list[str]:
+    """The ids of the images, of which there must be some, and which rows must be able to hold."""
+    if not len(data):
+        raise DataError(f"dataset '{data.name}' has no images here", where=where)
+    for sample in data.ids:
+        check_text(sample, where)
+    return list(data.ids)
+
+
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +415,14 @@ def _find_manifest(
         if not covers(shipped, ids, mask, mask_seed, size):
             return str(shipped), sha256(shipped)
     return "", ""
+
+
+def _check_masks(data: Dataset, mask: str, mask_seed: int, manifest: str) -> None:
+    """Refuses masks that the run would draw, and cannot."""
+    from zoo.benchmark.masks import check_drawable
+
+    if not manifest:
+        check_drawable(data, mask, mask_seed)
 
 
 # --- suites ----------------------------------------------------------------------------------------------------------

@@ -85,23 +85,26 @@ def _resumable() -> Iterator[None]:
 def _plans(runs: Sequence[Asked], failed: Mapping[str, str]) -> list[tuple[Plan, bool]]:
     """The plans of the runs, each with whether its cost is asked for; those that come to the same plan are one.
 
-    Of a suite of several runs, those after the first are left out, and that is said, where these data do not allow
-    them: captions that nobody can edit, say.
+    Of a suite of several runs, those that these data do not allow are left out, and that is said: captions that nobody
+    can edit, say. Where none is left, the first one's reason ends the command.
     """
     from zoo.benchmark import make_plan
 
     plans: dict[str, tuple[Plan, bool]] = {}
+    errors: list[UsageError] = []
     for one in runs:
         try:
             plan = make_plan(**{**one.options, **({"leave_out": True} if failed else {})}, announce=_tell)
         except UsageError as error:
-            if not plans:
-                raise
-            _tell(f"a run of the suite is left out: {error.what}" + (f" ({error.where})" if error.where else ""))
+            errors.append(error)
             continue
         plan = replace(plan, left_out={**plan.left_out, **failed})
         before = plans.get(plan.hash)
         plans[plan.hash] = (plan, one.cost or (before is not None and before[1]))
+    if errors and not plans:
+        raise errors[0]
+    for lost in errors:
+        _tell(f"a run of the suite is left out: {lost.what}" + (f" ({lost.where})" if lost.where else ""))
     return list(plans.values())
 
 

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.interrupt import Stopped
 from zoo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, UsageError
+
+if TYPE_CHECKING:
+    from zoo.data.base import Dataset
 
 
 def fit_missing(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -24,6 +27,8 @@ def fit_missing(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     commands: dict[str, list[str]] = {}
     for options in runs:
         commands = fit_commands(options) | commands
+    if commands:
+        check_masks(runs)
     failed = {}
     for name, command in commands.items():
         print(f"zoo benchmark: {' '.join(command)}", file=sys.stderr)
@@ -34,6 +39,25 @@ def fit_missing(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             failed[name] = f"its training ended with exit code {code}"
             print(f"zoo benchmark: {name}: {failed[name]}; the others go on", file=sys.stderr)
     return failed
+
+
+def check_masks(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses, before hours of training, a comparison whose masks these data cannot have.
+
+    Raises:
+        UsageError: Of none of the runs; the first one's reason.
+    """
+    from zoo.benchmark.masks import TRIED, check_drawable
+
+    errors = []
+    for options in runs:
+        try:
+            if not options.get("manifest"):
+                check_drawable(_open(options, TRIED), options.get("mask") or "object", options.get("mask_seed") or 0)
+        except UsageError as error:
+            errors.append(error)
+    if errors and len(errors) == len(runs):
+        raise errors[0]
 
 
 def train(words: Sequence[str]) -> int:
@@ -85,12 +109,10 @@ def _untrained(options: Mapping[str, Any]) -> list[str]:
 def _served(entries: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     """The entries of methods that the data can guide; the plan will leave out the others."""
     from zoo.batch import check_needs
-    from zoo.data import open_dataset
     from zoo.models import resolve
 
-    name, split = options.get("dataset", "shapes"), options.get("split", "test")
-    root, more = options.get("data_root"), options.get("data_options") or {}
-    provides = open_dataset(name, split=split, size=64, root=root, count=1, **more).provides | {"edge"}
+    data = _open(options, 1)
+    provides, name = data.provides | {"edge"}, options.get("dataset", "shapes")
     served = []
     for entry in entries:
         try:
@@ -99,3 +121,11 @@ def _served(entries: Sequence[str], options: Mapping[str, Any]) -> list[str]:
             continue
         served.append(entry)
     return served
+
+
+def _open(options: Mapping[str, Any], count: int) -> Dataset:
+    """The first images of a run."""
+    from zoo.data import open_dataset
+
+    name, split, root = options.get("dataset", "shapes"), options.get("split", "test"), options.get("data_root")
+    return open_dataset(name, split=split, size=64, root=root, count=count, **(options.get("data_options") or {}))

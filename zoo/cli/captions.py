@@ -61,6 +61,8 @@ def _lines(content: str, where: str) -> Captions:
 def unknown_words(arguments: Mapping[str, Any], captions: Iterable[str]) -> list[str]:
     """The words that a method with a vocabulary of whole words reads as one and the same unknown word.
 
+    A caption without any letter that such words are made of counts as one.
+
     Args:
         arguments: The method's constructor arguments.
         captions: What it is to read.
@@ -70,4 +72,4 @@ def unknown_words(arguments: Mapping[str, Any], captions: Iterable[str]) -> list
     known = {*(arguments.get("vocabulary") or ())}
     if not known or arguments.get("tokenizer", "word") != "word":  # pieces spell any word
         return []
-    return sorted({word for caption in captions for word in split(caption)} - known)
+    return sorted({word for caption in captions if caption for word in split(caption) or [caption]} - known)

@@ -60,15 +60,17 @@ def decode_image(file: BinaryIO, where: str | Path) -> NDArray[np.uint8]:
 
 
 def reduced(path: str | Path) -> str:
-    """What `read_image` does not keep of a picture, in words; empty where it keeps all levels.
+    """What `read_image` does not keep of a picture's levels, in words; empty where it keeps all.
 
     Raises:
         DataError: As of `read_image`.
     """
     with _file(path, "image") as file, _decoding(path, "image"), Image.open(file) as opened:
-        if opened.mode in DEEP:
+        # Pillow gives colours of 16 bits as 8, and says what they were only to its decoder.
+        if opened.mode in DEEP or any(";16" in str(tile) for tile in opened.tile):
             return "16-bit levels become 8-bit"
-        return "transparency is laid over white" if opened.has_transparency_data else ""
+        clear = opened.has_transparency_data and int(np.asarray(opened.convert("RGBA"))[..., 3].min()) < 255
+        return "transparency is laid over white" if clear else ""
 
 
 def read_mask(

@@ -6,7 +6,7 @@ import importlib.metadata
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from zoo.metrics.definitions_learned import PER_IMAGE, PER_SET, PROTOCOLS
+from zoo.metrics.definitions_learned import PER_IMAGE, PER_SET, PROTOCOLS, REVISIONS
 from zoo.version import __version__
 
 REVISION = "1"
@@ -131,7 +131,7 @@ DEFINITIONS: dict[str, Definition] = {
     **_EVERY_RUN,
     # Taken only when they are asked for (`zoo.metrics.ask`).
     **{name: Definition(*entry) for name, entry in (PROTOCOLS | PER_IMAGE).items()},
-    **{name: Definition(*entry, of="set") for name, entry in PER_SET.items()},
+    **{name: Definition(*entry, of="set", revision=REVISIONS.get(name, "1")) for name, entry in PER_SET.items()},
 }
 
 STAND_IN = "_stand-in"

@@ -160,3 +160,5 @@ PER_SET: dict[str, Entry] = {
     "p_ids_cross": (_SVM + _SCORES["p_ids"] + _CROSS, "higher", "", 4, _SKLEARN),
     "u_ids_cross": (_SVM + _SCORES["u_ids"] + _CROSS, "higher", "", 4, _SKLEARN),
 }
+REVISIONS = {"fid_tf": "2", "fid_clean": "2", "p_ids_cross": "2"}
+"""Of metrics that have changed: distances are never below 0, and ties of the cross-fitted P-IDS count half."""
