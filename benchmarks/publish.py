@@ -20,10 +20,11 @@ from pathlib import Path
 
 from zoo.benchmark import make_plan, measure_cost, run, summarize, write_report
 from zoo.benchmark.cost import FILE as COST
+from zoo.benchmark.plan import Plan
 from zoo.benchmark.planning import GUIDES
 from zoo.benchmark.processes import processes_for
 from zoo.benchmark.report_files import tables_of
-from zoo.benchmark.report_update import first_table
+from zoo.benchmark.report_update import marks, update
 from zoo.benchmark.store import ROWS, constant, read_rows
 from zoo.data.shapes.edits import EDITS
 from zoo.models import CONTROLS, names, resolve
@@ -88,13 +89,11 @@ def shipped_methods() -> list[str]:
     return [name for name in names() if shipped(name) is not None]
 
 
-def update_readme(name: str, table: str) -> None:
-    """Replaces what is between the README's marks for a name, where it has them, by the head and the first table."""
-    path = ROOT / "README.md"
-    begin, end = f"<!-- table {name}: begin -->", f"<!-- table {name}: end -->"
-    before, found, rest = path.read_text().partition(begin)
-    if found:
-        path.write_text(f"{before}{begin}\n{first_table(table)}\n{end}{rest.partition(end)[2]}")
+def update_readme(name: str) -> None:
+    """Puts the first table of a name between the README's marks for it, where it has them."""
+    path, folder = ROOT / "README.md", place_of(name)
+    if marks(name)[0] in path.read_text():
+        update(path, Plan.read(folder), (folder / "table.md").read_text())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             publish(name)
         print(folder.relative_to(ROOT))
-        update_readme(name, (folder / "table.md").read_text())
+        update_readme(name)
     return 0
 
 

@@ -46,6 +46,19 @@ def test_a_method_is_not_stochastic_and_samples_as_it_completes_unless_it_says_s
     assert not Toy.stochastic
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_completion_evaluates_every_network_and_gives_the_mode_back(training: bool) -> None:
+    toy = make().train(training)
+    toy.generator.train()  # somebody forgot it
+    seen: list[bool] = []
+    toy.generator.register_forward_hook(lambda network, *_: seen.append(network.training))
+    toy.complete(batch())
+    assert seen
+    assert not any(seen)
+    assert toy.training is training
+    assert toy.generator.training is training
+
+
 def test_max_steps_counts_iterations_not_optimizer_steps(tmp_path: Path) -> None:
     toy, fit = make(), trainer(tmp_path, max_steps=6)
     fit.fit(toy, loader())

@@ -92,6 +92,15 @@ def test_truth_is_at_no_distance(n: int) -> None:
     assert frechet_interval(Features(truth), Features(truth)).mean < 1e-6
 
 
+@pytest.mark.parametrize(("root", "expected"), [(1e-9, 0.0), (math.nan, math.nan)])
+def test_rounding_takes_no_distance_below_zero_and_hides_nothing(
+    root: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = Features(np.random.default_rng(0).normal(size=(30, 4)))
+    monkeypatch.setattr("zoo.metrics.frechet._root_trace", lambda a, b: features.trace + root)
+    assert frechet(features, features) == pytest.approx(expected, nan_ok=True, abs=0.0)
+
+
 def test_features_come_in_single_precision() -> None:
     a, b = features(300, 40)
     assert distance(a.astype(np.float32), b.astype(np.float32)) == pytest.approx(distance(a, b), rel=1e-5)

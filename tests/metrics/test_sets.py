@@ -88,7 +88,9 @@ def test_truth_against_itself() -> None:
     assert 0 <= found["fid_tf"][0] < 1e-6  # type: ignore[operator, arg-type]
     assert found["kid"][0] == pytest.approx(0, abs=0.05)
     assert found["u_ids_cross"][0] == 0.5
-    assert found["p_ids_cross"][0] == 0.5  # ties count half
+    assert found["p_ids_cross"][0] == 0.5  # ties count half, which they did not in its first revision
+    assert DEFINITIONS["p_ids_cross"].revision == "2"
+    assert DEFINITIONS["u_ids_cross"].revision == "1"
 
 
 def test_truths_are_prepared_once() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from zoo.data.base import OWN
 from zoo.errors import DataError
 from zoo.metrics.definitions import DEFINITIONS, STAND_IN
-from zoo.models import CONTROLS
+from zoo.models import BASELINES, CONTROLS
 
 FILE = "plan.json"
 PROTOCOL = "zoo"
@@ -28,9 +28,9 @@ class MethodPlan:
         label: Its name in rows and tables: `cma`, or `cma@no_wpa` for a variant.
         name: The short name or dotted path it was asked for by.
         class_path: The dotted path of its class.
-        preset: `nano`, `paper`, a name of the user's own, or `-` for a control.
+        preset: `nano`, `paper`, a name of the user's own, or `-` without weights.
         trained_on: The dataset its weights were trained on, as their header says; empty where nothing says it.
-        weights_sha256: Hash of the weights file; empty for a control.
+        weights_sha256: Hash of the weights file; empty without one.
         settings: Constructor arguments that differ from those in the weights (`--set`).
         weights: Where the file is. Not part of the hash: a copy elsewhere is the same method.
     """
@@ -46,8 +46,13 @@ class MethodPlan:
 
     @property
     def control(self) -> bool:
-        """Whether it is one of the zoo's controls; a user's own method without weights is none, nor is a baseline."""
+        """Whether it is one of the zoo's controls; a user's own method without weights is none."""
         return self.class_path in CONTROLS.values()
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is made of published networks, which its plan does not name."""
+        return self.class_path in BASELINES.values()
 
     @property
     def file_name(self) -> str:

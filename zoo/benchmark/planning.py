@@ -290,11 +290,12 @@ def presets_of(preset: str | None, dataset: str) -> tuple[str, ...]:
 
 def _check_settings(label: str, cls: type[InpaintingModule], changes: Mapping[str, Any]) -> None:
     """Refuses names that the constructor does not take, and values of another kind than it does."""
-    parameters = dict(inspect.signature(cls).parameters)
+    from zoo.models import check_settings
+
+    check_settings(label, cls, changes)
+    parameters = inspect.signature(cls).parameters
     for setting, value in changes.items():
-        if setting not in parameters:
-            raise unknown_name(f"setting of '{label}'", setting, sorted(parameters))
-        kinds = _kinds(parameters[setting])
+        kinds = _kinds(parameters[setting]) if setting in parameters else [""]  # others go to a `**more`
         if "" not in kinds and value is not None and _kind(value) not in kinds:
             raise UsageError(f"'{label}.{setting}' takes {' or '.join(kinds)}, got {json.dumps(value)}")
 
@@ -339,19 +340,17 @@ def _check_guidance(guidance: Sequence[str], methods: Sequence[MethodPlan], left
 
 
 def _native_size(methods: Sequence[MethodPlan]) -> int:
-    from zoo.models import BASELINES
-
-    trained = [method for method in methods if method.weights or method.class_path in BASELINES.values()]
+    trained = [method for method in methods if method.weights or method.baseline]
     sizes = [method.settings.get("size", trained_size(method)) for method in trained]
     return min((int(size) for size in sizes if size), default=DEFAULT_SIZE)
 
 
 def trained_size(method: MethodPlan) -> int | None:
     """Pixels of the images that a method's weights were trained on; None for a control, and where nothing says it."""
-    from zoo.models import BASELINES, resolve
+    from zoo.models import resolve
     from zoo.weights import read_header
 
-    if method.class_path in BASELINES.values():
+    if method.baseline:
         return int(inspect.signature(resolve(method.name)).parameters["size"].default)
     size = read_header(method.weights).config.get("size") if method.weights else None
     return int(size) if size else None

@@ -15,7 +15,6 @@ from zoo.data.base import OWN
 from zoo.errors import ZooError
 from zoo.metrics.definitions import definition
 from zoo.metrics.statistics import Interval
-from zoo.models import BASELINES
 
 REPRODUCED, DIFFERS, NOT_COMPARABLE, NOT_MEASURED = "reproduced", "differs", "not comparable", "not in this run"
 FEWEST = 1000
@@ -224,7 +223,7 @@ def _obstacle(
 
 
 def _weights_differ(method: MethodPlan, dataset: str) -> str:
-    if method.class_path in BASELINES.values():
+    if method.baseline:
         return "the paper does not say which weights it took of this baseline"
     if method.preset != "paper":
         return f"the weights are {method.preset}, not paper"

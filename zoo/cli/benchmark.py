@@ -204,8 +204,8 @@ def _announce(plan: Plan) -> None:
     for method in plan.methods:
         at = f" at {others[method.label]} pixels" if method.label in others else ""
         about = f"preset {method.preset}, trained on {method.trained_on or 'unknown data'}{at}, {_near(method.weights)}"
-        bare = "control" if method.control else "no weights file"
-        bare = f"{bare}, trained{at}" if at else bare
+        bare = "control" if method.control else "published networks" if method.baseline else "no weights"
+        bare += f", trained{at}" if at else ""
         changed = "".join(f", {name}={value}" for name, value in sorted(method.settings.items()))
         _tell(f"{method.label}: {about if method.weights else bare}{changed}")
     for name, reason in plan.left_out.items():

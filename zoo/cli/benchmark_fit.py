@@ -45,7 +45,7 @@ def check_masks(runs: Sequence[Mapping[str, Any]]) -> None:
     """Refuses, before hours of training, a comparison whose masks these data cannot have.
 
     Raises:
-        UsageError: Of none of the runs; the first one's reason.
+        UsageError: No run can have its masks; the first one's reason.
     """
     from zoo.benchmark.masks import TRIED, check_drawable
 

@@ -49,6 +49,8 @@ class Job:
 
 def run(arguments: Namespace) -> int:
     """Completes the images; exit 5 where some of a folder could not be."""
+    from zoo.data.image import reduced
+
     name = one(arguments.model, "--model")
     for option, value in (
         ("--model", name),
@@ -66,8 +68,6 @@ def run(arguments: Namespace) -> int:
     guides = pair_guides({kind: getattr(arguments, kind) for kind in GUIDES}, jobs)
     _spare([*(path for paths in guides.values() for path in paths.values()), *_caption_files(arguments.caption)], jobs)
     check_guides({kind for paths in guides.values() for kind in paths}, module, str(name))
-    from zoo.data.image import reduced
-
     failures = 0
     with Meter("inpaint", len(jobs)) as meter:
         for index, job in enumerate(jobs, 1):

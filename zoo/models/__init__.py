@@ -128,7 +128,7 @@ def load(
     from zoo.weights import find_weights, load_weights
 
     cls = resolve(name)
-    _check_settings(name, cls, settings)
+    check_settings(name, cls, settings)
     if not cls.trainable:
         native = {} if class_path(name) in BASELINES.values() else {"size": 64}
         return cls(**{**native, **settings}).to(device).eval()
@@ -160,8 +160,12 @@ def changed(module: InpaintingModule, settings: Mapping[str, Any]) -> Inpainting
     return made.eval()
 
 
-def _check_settings(name: str, cls: type[InpaintingModule], settings: Mapping[str, Any]) -> None:
-    """Refuses what the constructor does not take."""
+def check_settings(name: str, cls: type[InpaintingModule], settings: Mapping[str, Any]) -> None:
+    """Refuses settings of names that a method's constructor does not take.
+
+    Raises:
+        UsageError: The first such name, with the nearest that it takes.
+    """
     parameters = inspect.signature(cls).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
